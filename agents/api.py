@@ -1,0 +1,179 @@
+"""The Agent API: write a class, point a route at it, and it answers the phone.
+
+    from offhook.agents import Agent
+
+    class Parrot(Agent):
+        async def on_answer(self) -> None:
+            await self.say("Hello. I repeat what you press.")
+            while (digit := await self.next_digit(timeout=10)) is not None:
+                await self.say(digit)
+            await self.say("Goodbye.")
+
+One instance serves one call. `on_answer` is the conversation: when it returns, the call ends after the last
+word has been heard. An exception in any handler ends this call alone, with the apology and the fallback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Generator
+from typing import Any, ClassVar, Literal
+
+from offhook.agents.link import CallInfo, UtteranceEnded
+from offhook.codecs.audio import L16_8K, AudioFormat
+
+
+class Utterance:
+    """One thing the agent says. `await utterance` waits until it is over and gives how."""
+
+    def __init__(self, id: int, text: str) -> None:
+        self.id = id
+        self.text = text
+        self.started_at = 0.0
+        "Monotonic seconds when its first audio went to the carrier; 0 before."
+        self._ended: asyncio.Future[UtteranceEnded] = asyncio.get_running_loop().create_future()
+
+    @property
+    def over(self) -> bool:
+        """True once the gateway has reported how it ended."""
+        return self._ended.done()
+
+    def __await__(self) -> Generator[Any, None, UtteranceEnded]:
+        return asyncio.shield(self._ended).__await__()
+
+    def _end(self, ended: UtteranceEnded) -> None:
+        if not self._ended.done():
+            self._ended.set_result(ended)
+
+
+class AgentCall(ABC):
+    """The agent's hold on its call. Everything returns at once; audio is in the agent's own `format`."""
+
+    info: CallInfo
+
+    @abstractmethod
+    def speak(self, audio: bytes = b"", *, text: str = "", last: bool = True) -> Utterance:
+        """Open an utterance with its first audio. With `last=False` more follows by `add`, then `finish`."""
+
+    @abstractmethod
+    def add(self, utterance: Utterance, audio: bytes) -> None:
+        """Append audio to the open utterance (the latest one opened with `last=False`)."""
+
+    @abstractmethod
+    def finish(self, utterance: Utterance) -> None:
+        """No more audio for the utterance."""
+
+    @abstractmethod
+    def stream(self, audio: bytes) -> None:
+        """Send live audio outside any utterance (echo, relay). What the caller cannot hear in time is dropped."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Stop speaking now. Every utterance not over yet ends as cut or dropped."""
+
+    @abstractmethod
+    def hang_up(self, reason: str = "", *, after_speech: bool = True) -> None:
+        """End the call."""
+
+    @abstractmethod
+    def transfer(self, to: str, *, after_speech: bool = True) -> None:
+        """Hand the caller to a number. The gateway checks it against the route's allow list."""
+
+    @abstractmethod
+    def send_dtmf(self, digits: str) -> None:
+        """Play DTMF to the caller, where the carrier can."""
+
+    @abstractmethod
+    def transcript(self, role: Literal["caller", "agent"], text: str, utterance: Utterance | None = None) -> None:
+        """Put what was said into the record."""
+
+    @abstractmethod
+    def turn(self, utterance: Utterance, **marks: float) -> None:
+        """Record where the time of a reply went; keywords are the fields of `link.Turn`."""
+
+    @abstractmethod
+    def note(self, name: str, **data: Any) -> None:
+        """Put an event of the agent's own into the call record."""
+
+
+class Agent:
+    """Base of every agent. Override what you need; all handlers run on the agent host's event loop."""
+
+    format: ClassVar[AudioFormat | None] = L16_8K
+    """What this agent hears and speaks. None: whatever the carrier speaks, untouched."""
+
+    vad: Literal["silero", "webrtc", "none"] = "none"
+    """Which voice activity detector calls `on_speech_started` and `on_speech_stopped`; may be set in __init__."""
+
+    def __init__(self, call: AgentCall, settings: dict[str, Any]) -> None:
+        """Take the call and the agent's section of the configuration.
+
+        Raise `SettingsError` for a setting that cannot work; `offhook check` constructs agents to find out.
+        """
+        self.call = call
+        self.settings = settings
+        self._digits: deque[str] = deque()
+        self._digit_waiter: asyncio.Future[None] | None = None
+
+    @classmethod
+    def warm(cls, settings: dict[str, Any]) -> None:
+        """Load models and caches, once a host, before its first call. May block."""
+
+    # --- handlers
+
+    async def on_ring(self) -> None:
+        """The phone rings; return when ready to answer. The route's ring budget (3 s) caps it."""
+
+    async def on_answer(self) -> None:
+        """The conversation. When it returns the call ends after the last word. Default: listen until hang-up."""
+        await asyncio.Event().wait()
+
+    def on_audio(self, audio: bytes) -> None:
+        """Caller audio in `format`, 20 ms as a rule. Must return within a millisecond or so."""
+
+    def on_speech_started(self, at: float) -> None:
+        """The caller began to speak; `at` is the arrival time of the first voiced frame."""
+
+    def on_speech_stopped(self, at: float) -> None:
+        """The caller fell silent; `at` is the arrival time of the last voiced frame."""
+
+    def on_dtmf(self, digit: str) -> None:
+        """The caller pressed a key. The default keeps it for `next_digit`."""
+        self._digits.append(digit)
+        if self._digit_waiter is not None and not self._digit_waiter.done():
+            self._digit_waiter.set_result(None)
+
+    def on_utterance_ended(self, ended: UtteranceEnded) -> None:
+        """An utterance is over: played, cut or dropped."""
+
+    async def on_over(self, reason: str) -> None:
+        """The call has ended; a few seconds to tidy up."""
+
+    # --- conveniences
+
+    async def next_digit(self, timeout: float | None = None) -> str | None:
+        """The next key the caller presses (or pressed already); None after `timeout` seconds without one."""
+        if not self._digits:
+            self._digit_waiter = asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.wait_for(self._digit_waiter, timeout)
+            except TimeoutError:
+                return None
+            finally:
+                self._digit_waiter = None
+        return self._digits.popleft()
+
+    async def say(self, text: str) -> UtteranceEnded:
+        """Speak a sentence with the built-in synthesiser; returns when it is over, telling how."""
+        from offhook.agents.speech.tts import synthesize
+
+        audio = await synthesize(text, self.format or L16_8K)
+        utterance = self.call.speak(audio, text=text)
+        self.call.transcript("agent", text, utterance)
+        return await utterance
+
+
+class SettingsError(ValueError):
+    """A setting of an agent cannot work; the text names the setting and the remedy."""

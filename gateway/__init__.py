@@ -1,0 +1,1 @@
+"""The service: calls, playout, routing, configuration, HTTP, store, recording, command line."""

@@ -1,0 +1,1 @@
+"""Synthetic callers: carrier simulators and what they measure."""
