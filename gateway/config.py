@@ -1,0 +1,602 @@
+"""The configuration: one YAML file, secrets and overrides from the environment, checked as a whole.
+
+    config = load("config.yaml", os.environ)
+
+* `${NAME}` in any value is an environment variable, `${NAME:-default}` one that may be missing or empty, `$${`
+  the signs themselves. A `.env` file beside the configuration counts as environment; what is really set wins.
+* `OFFHOOK_` and a path joined by two underscores overrides one value: `OFFHOOK_LISTEN__PORT=9000`,
+  `OFFHOOK_AGENTS__FRONT_DESK__KIND=echo` (`_` also stands for `-`), `OFFHOOK_ROUTES__0__RECORD=true`. A value that
+  opens with `[` or `{` is a list or a mapping.
+* Relative paths are relative to the configuration file.
+
+Every fault is reported, not just the first, each with file, line, column, path and remedy.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from offhook.gateway.config_source import ConfigError, Origin, Path, Problem, dotted, read, typed
+from offhook.gateway.hours import Hours
+from offhook.providers import PROVIDERS, provider_class
+
+__all__ = [
+    "AgentConfig",
+    "AgentHosts",
+    "Closed",
+    "Config",
+    "ConfigError",
+    "Drain",
+    "Fallback",
+    "Limits",
+    "Listen",
+    "Log",
+    "Problem",
+    "RecordingConfig",
+    "Route",
+    "StoreConfig",
+    "environment",
+    "load",
+    "schema",
+]
+
+MAX_FILE: Final = 4 * 1024 * 1024
+"""Bytes of a configuration file: far above ten thousand routes."""
+
+DEFAULT_MAX_CALL_SECONDS: Final = 3300
+"""So that a drain fits into the hour that managed Kubernetes grants a node."""
+
+AGENT_KINDS: Final = "offhook.agents"
+"""The entry-point group in which packages register agent kinds."""
+
+
+def _ambiguous(value: Any) -> Any:
+    """Numbers are text. A bare YAML number never gets here; one from code or JSON is refused, its `+` is lost."""
+    if isinstance(value, int | float):
+        raise PydanticCustomError("phone_number", 'write the number in quotes, such as "+15550100"')
+    return value
+
+
+_SEPARATORS = str.maketrans("", "", " -.()/")
+
+
+def _number(value: str) -> str:
+    plain = value.strip()
+    if re.match(r"(sips?|client|tel):", plain):
+        return plain
+    plain = plain.translate(_SEPARATORS)
+    if not re.fullmatch(r"\+?[0-9]{1,15}", plain):
+        raise PydanticCustomError(
+            "phone_number",
+            "{value} is no phone number; write it as +15550100, sip:… or client:…",
+            {"value": repr(value)},
+        )
+    return plain
+
+
+def _pattern(value: str) -> str:
+    plain = value.strip()
+    if plain == "*":
+        return plain
+    if plain.endswith("*") and "*" not in plain[:-1]:
+        head = plain[:-1]
+        return (head if re.match(r"(sips?|client|tel):", head) else "+" if head.strip() == "+" else _number(head)) + "*"
+    if "*" in plain:
+        raise PydanticCustomError(
+            "number_pattern", "{value}: `*` stands only at the end, such as +1555*", {"value": repr(value)}
+        )
+    return _number(plain)
+
+
+PhoneNumber = Annotated[str, BeforeValidator(_ambiguous), AfterValidator(_number)]
+"""An exact number: E.164 (spaces, dots, dashes and brackets are taken out) or a `sip:`, `client:`, `tel:` address."""
+
+NumberPattern = Annotated[str, BeforeValidator(_ambiguous), AfterValidator(_pattern)]
+"""An exact number, a prefix such as `+1555*`, or `*` for every number."""
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Listen(Section):
+    """Where the HTTP server listens."""
+
+    host: str = "127.0.0.1"
+    "Address to bind. `0.0.0.0` or `::` for every interface; keep a TLS proxy in front."
+    port: int = Field(default=8080, ge=0, le=65535)
+    "0 takes any free port."
+    trusted_proxies: list[str] = ["127.0.0.1", "::1"]
+    "Addresses or networks whose X-Forwarded-For is believed (for logs only; URLs are never taken from headers)."
+
+
+class AgentConfig(BaseModel):
+    """One agent. Every other key is a setting of the agent itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    kind: str
+    "A registered kind (`echo`, `receptionist`, `remote`, …) or `package.module:Class`."
+    isolation: Literal["host", "call", "inline"] = "host"
+    "host: a shared agent-host process; call: a process of its own; inline: the media process (it cannot be killed)."
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            kind = data.get("kind")
+            own_class = isinstance(kind, str) and ":" in kind
+            settings = {key: typed(value) for key, value in data.items() if key not in ("kind", "isolation")}
+            return {"isolation": "call" if own_class else "host"} | data | settings
+        return data
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        if ":" in kind:
+            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", kind):
+                raise PydanticCustomError(
+                    "agent_kind", "{kind} is not of the form package.module:Class", {"kind": repr(kind)}
+                )
+            return kind
+        known = sorted(point.name for point in entry_points(group=AGENT_KINDS))
+        if kind not in known:
+            raise PydanticCustomError(
+                "agent_kind",
+                "no agent kind {kind}; {hint} (a class of your own is written package.module:Class)",
+                {"kind": repr(kind), "hint": _hint(kind, known)},
+            )
+        return kind
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The agent's own settings: every key but `kind` and `isolation`."""
+        return dict(self.model_extra or {})
+
+
+class Fallback(Section):
+    """What happens to a caller whom no agent can serve. With both keys the text is said first."""
+
+    say: str = Field(default="", max_length=1000)
+    "A sentence in the carrier's own voice."
+    transfer: PhoneNumber | None = None
+    "A number to connect the caller to."
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.say and not self.transfer:
+            raise PydanticCustomError("fallback", "give `say`, `transfer`, or both")
+        return self
+
+
+class Closed(Section):
+    """What answers outside opening hours: another agent, or a sentence and/or a transfer."""
+
+    agent: str = ""
+    say: str = Field(default="", max_length=1000)
+    transfer: PhoneNumber | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _agent_alone(cls, data: Any) -> Any:
+        return {"agent": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.agent) == bool(self.say or self.transfer):
+            raise PydanticCustomError("closed", "give the name of an agent, or `say` and/or `transfer`")
+        return self
+
+
+class Route(Section):
+    """Which agent answers a number. The most specific route wins: exact, then the longest prefix, then `*`."""
+
+    number: NumberPattern
+    agent: str
+    "A name under `agents:`."
+    record: bool | None = None
+    "Record these calls in stereo; unset: as `recording.default` says."
+    hours: Hours | None = None
+    "Opening hours; unset: always open."
+    closed: Closed | None = None
+    "What answers outside `hours`; unset: the call is refused."
+    fallback: Fallback | None = None
+    "What a caller gets when the agent fails, is not ready in time, or the gateway is full."
+    allow_transfer: list[NumberPattern] = []
+    "Numbers the agent may transfer to. Empty: none."
+    ring_budget: float = Field(default=3.0, gt=0, le=30)
+    "Seconds the agent has to become ready while the phone rings."
+    max_duration: int | None = Field(default=None, gt=0)
+    "Longest call in seconds; unset: `limits.max_call_seconds`."
+
+    @model_validator(mode="after")
+    def _hours_for_closed(self) -> Self:
+        if self.closed is not None and self.hours is None:
+            raise PydanticCustomError("closed", "`closed` needs `hours`, or it never happens")
+        return self
+
+
+class Limits(Section):
+    """How much this process takes on."""
+
+    max_calls: int = Field(default=100, gt=0)
+    "Calls at once; one more is refused in the carrier's language."
+    max_call_seconds: int = Field(default=DEFAULT_MAX_CALL_SECONDS, gt=0)
+    "Longest call."
+
+
+class AgentHosts(Section):
+    """The processes agents run in."""
+
+    processes: int = Field(default=1, ge=1, le=64)
+    "Shared hosts (isolation: host)."
+    memory_mb: int = Field(default=1024, ge=64)
+    "Memory of one host; a host over it is ended and its calls fall back."
+    hung_after: float = Field(default=6.0, ge=1.0)
+    "Seconds without a sign of life after which a host is killed."
+    warm: int = Field(default=2, ge=0, le=64)
+    "Processes kept ready for agents with isolation: call."
+
+
+class Drain(Section):
+    """What SIGTERM means."""
+
+    deadline: int = Field(default=DEFAULT_MAX_CALL_SECONDS, ge=0)
+    "Seconds live calls have to end by themselves. Give the service manager two minutes more."
+
+
+class StoreConfig(Section):
+    """Where call records go."""
+
+    url: str = ""
+    "SQLAlchemy URL, `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; unset: calls.db in data_dir."
+
+    @field_validator("url")
+    @classmethod
+    def _async_driver(cls, url: str) -> str:
+        scheme, found, rest = url.partition("://")
+        drivers = {
+            "sqlite": "sqlite+aiosqlite",
+            "sqlite+aiosqlite": "sqlite+aiosqlite",
+            "postgres": "postgresql+asyncpg",
+            "postgresql": "postgresql+asyncpg",
+            "postgresql+asyncpg": "postgresql+asyncpg",
+        }
+        if not url:
+            return url
+        if not found or scheme not in drivers:
+            raise PydanticCustomError(
+                "store_url",
+                "{scheme} is no database offhook knows; write sqlite:///calls.db or postgresql://user:password@host/name",
+                {"scheme": repr(scheme)},
+            )
+        return f"{drivers[scheme]}://{rest}"
+
+
+class RecordingConfig(Section):
+    """Stereo recordings: left the caller, right the agent as heard."""
+
+    directory: FilePath | None = None
+    "Unset: recordings in data_dir."
+    default: bool = False
+    "Whether routes that do not say so record."
+
+
+class Log(Section):
+    """What is written to standard output."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+def _carriers(value: Any) -> Any:
+    """Read each section by the model of its carrier, imported only when it is configured."""
+    if not isinstance(value, dict):
+        raise PydanticCustomError("carriers", "must be a mapping such as `twilio: {account_sid: …}`")
+    settings: dict[str, BaseModel] = {}
+    errors: list[InitErrorDetails] = []
+    for name, section in value.items():
+        if name not in PROVIDERS:
+            hint = {"carrier": repr(name), "hint": _hint(name, sorted(PROVIDERS))}
+            errors.append(
+                InitErrorDetails(
+                    type=PydanticCustomError("carrier", "no carrier {carrier}; {hint}", hint),
+                    loc=(name,),
+                    input=section,
+                )
+            )
+            continue
+        model = provider_class(name).Settings
+        try:
+            settings[name] = model.model_validate({} if section is None else section)
+        except ValidationError as error:
+            errors += [
+                InitErrorDetails(
+                    type=PydanticCustomError(line["type"], "{text}", {"text": _message(line)}),
+                    loc=(name, *line["loc"]),
+                    input=line["input"],
+                )
+                for line in error.errors()
+            ]
+    if errors:
+        raise ValidationError.from_exception_data("carriers", errors)
+    return settings
+
+
+class Config(Section):
+    """The whole configuration, as `load` gives it."""
+
+    public_url: str
+    "How carriers reach this gateway, such as https://voice.example.com. Signatures and answers are built from it."
+    carriers: Annotated[dict[str, SerializeAsAny[BaseModel]], BeforeValidator(_carriers)]
+    "Name of a carrier → its settings."
+    agents: dict[str, AgentConfig]
+    routes: list[Route] = Field(min_length=1)
+    listen: Listen = Listen()
+    data_dir: FilePath = FilePath("var")
+    "Journal, default database and default recordings. Must survive a restart."
+    node: str = Field(default="", max_length=100)
+    "Name of this node in call records; unset: the host name."
+    limits: Limits = Limits()
+    agent_hosts: AgentHosts = AgentHosts()
+    drain: Drain = Drain()
+    store: StoreConfig = StoreConfig()
+    recording: RecordingConfig = RecordingConfig()
+    log: Log = Log()
+
+    _secrets: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @field_validator("public_url")
+    @classmethod
+    def _origin(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise PydanticCustomError("public_url", "write it with its scheme, such as https://voice.example.com")
+        if parts.query or parts.fragment or parts.username:
+            raise PydanticCustomError("public_url", "takes no query, fragment or user, only https://host and a path")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        errors: list[InitErrorDetails] = []
+
+        def fault(loc: tuple[str | int, ...], message: str) -> None:
+            kind = PydanticCustomError("reference", "{text}", {"text": message})
+            errors.append(InitErrorDetails(type=kind, loc=loc, input=None))
+
+        if not self.carriers:
+            fault(("carriers",), f"configure at least one of {', '.join(sorted(PROVIDERS))}")
+        numbers: dict[str, int] = {}
+        for index, route in enumerate(self.routes):
+            names: list[tuple[tuple[str | int, ...], str]] = [(("routes", index, "agent"), route.agent)]
+            if route.closed is not None and route.closed.agent:
+                names.append((("routes", index, "closed"), route.closed.agent))
+            for loc, name in names:
+                if name not in self.agents:
+                    fault(loc, f"no agent {name!r} under `agents:`; {_hint(name, sorted(self.agents))}")
+            first = numbers.setdefault(route.number.removeprefix("+"), index)
+            if first != index:
+                fault(("routes", index, "number"), f"routes[{first}] has this number already; remove one")
+        if errors:
+            raise ValidationError.from_exception_data("Config", errors)
+        return self
+
+    def provider_settings(self, name: str) -> BaseModel:
+        """The settings of a configured carrier. Raises KeyError for one that is not."""
+        return self.carriers[name]
+
+    @cached_property
+    def node_name(self) -> str:
+        """Name of this node in call records."""
+        return self.node or socket.gethostname()
+
+    @property
+    def journal_dir(self) -> FilePath:
+        """Where the journal is written."""
+        return self.data_dir / "journal"
+
+    @property
+    def recording_dir(self) -> FilePath:
+        """Where recordings are written."""
+        return self.recording.directory or self.data_dir / "recordings"
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy URL of the record store, with its async driver."""
+        return self.store.url or f"sqlite+aiosqlite:///{self.data_dir / 'calls.db'}"
+
+    @property
+    def public_ws_url(self) -> str:
+        """`public_url` with the scheme of a WebSocket."""
+        return "ws" + self.public_url.removeprefix("http")
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Every secret value the configuration holds, to be kept out of logs."""
+        found = set(self._secrets)
+        for settings in self.carriers.values():
+            found |= {value.get_secret_value() for value in dict(settings).values() if isinstance(value, SecretStr)}
+        if password := urlsplit(self.store.url).password:
+            found.add(password)
+        return frozenset(secret for secret in found if secret)
+
+    def records(self, route: Route) -> bool:
+        """Whether calls of this route are recorded."""
+        return self.recording.default if route.record is None else route.record
+
+    def max_duration(self, route: Route) -> int:
+        """Longest call of this route in seconds."""
+        longest = self.limits.max_call_seconds
+        return longest if route.max_duration is None else min(route.max_duration, longest)
+
+
+def environment(path: str | FilePath, env: Mapping[str, str]) -> dict[str, str]:
+    """`env` on top of the `.env` file beside the configuration, where there is one."""
+    beside = FilePath(path).parent / ".env"
+    defaults = dotenv_values(beside, interpolate=False) if beside.is_file() else {}
+    return {name: value for name, value in defaults.items() if value is not None} | dict(env)
+
+
+def load(path: str | FilePath, env: Mapping[str, str]) -> Config:
+    """Read and check a configuration file.
+
+    Args:
+        path: the YAML file.
+        env: the environment; `environment(path, os.environ)` adds a `.env` file to it.
+
+    Raises:
+        ConfigError: with every fault that was found.
+    """
+    file = FilePath(path)
+    try:
+        data = file.read_bytes()
+        if len(data) > MAX_FILE:
+            raise ConfigError([Problem(Origin(str(path)), "", f"{len(data)} bytes; the limit is {MAX_FILE}")])
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        message = "there is no such file; copy config.example.yaml and fill it in"
+        raise ConfigError([Problem(Origin(str(path)), "", message)]) from error
+    except OSError as error:
+        raise ConfigError([Problem(Origin(str(path)), "", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        message = f"byte {error.start} is not UTF-8; save the file as UTF-8"
+        raise ConfigError([Problem(Origin(str(path)), "", message)]) from error
+    source = read(text, str(path), env, frozenset(Config.model_fields))
+    base = file.resolve().parent
+    tree = dict(source.tree)
+    tree["data_dir"] = _below(base, tree.get("data_dir") or "var")
+    recording = tree.get("recording")
+    if isinstance(recording, dict) and recording.get("directory"):
+        tree["recording"] = recording | {"directory": _below(base, recording["directory"])}
+    store = tree.get("store")
+    if isinstance(store, dict) and isinstance(url := store.get("url"), str):
+        tree["store"] = store | {"url": re.sub(r"^(sqlite(?:\+aiosqlite)?:///)(?=[^/])", rf"\g<1>{base}/", url)}
+    # A section whose every line is commented out is the section left out.
+    tree = {key: value for key, value in tree.items() if value is not None}
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        problems = [
+            Problem(source.origin(_written(line["loc"])), dotted(_written(line["loc"])), _message(line))
+            for line in error.errors()
+        ]
+        raise ConfigError(sorted(problems, key=lambda problem: (problem.origin.line, problem.origin.column))) from error
+    config._secrets = frozenset(source.secrets)
+    return config
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a configuration file, with every carrier's settings; for editors."""
+    found = Config.model_json_schema()
+    definitions = found.setdefault("$defs", {})
+    carriers: dict[str, Any] = {}
+    for name in sorted(PROVIDERS):
+        section = provider_class(name).Settings.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+        definitions |= {f"{name}.{inner}": value for inner, value in section.pop("$defs", {}).items()}
+        carriers[name] = section
+    found["properties"]["carriers"] |= {"properties": carriers, "additionalProperties": False, "minProperties": 1}
+    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    found["title"] = "offhook configuration"
+    return {key: _with_variables(value) for key, value in found.items()}
+
+
+def _with_variables(node: Any) -> Any:
+    """Let `${NAME}` stand where a number or a truth value is wanted."""
+    if isinstance(node, list):
+        return [_with_variables(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _with_variables(value) for key, value in node.items()}
+    if node.get("type") in ("integer", "number", "boolean"):
+        outer = {key: node.pop(key) for key in ("title", "description", "default") if key in node}
+        return outer | {"anyOf": [node, {"type": "string", "pattern": r"\$\{"}]}
+    return node
+
+
+def _below(base: FilePath, path: Any) -> Any:
+    return base / FilePath(path).expanduser() if isinstance(path, str | FilePath) else path
+
+
+def _written(loc: tuple[str | int, ...]) -> Path:
+    """A pydantic location without the parts that stand in no file."""
+    return tuple(part for part in loc if part != "[key]")
+
+
+def _hint(word: str, known: list[str]) -> str:
+    close = get_close_matches(word, known, 1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known are {', '.join(known)}" if known else "there is none"
+
+
+def _message(line: Any) -> str:
+    """What is wrong and what to do, for one of pydantic's errors."""
+    kind, loc, text = line["type"], line["loc"], str(line["msg"])
+    if kind == "extra_forbidden":
+        known = _keys_beside(loc)
+        return f"unknown key; {_hint(str(loc[-1]), known)}" if known else "unknown key; remove it"
+    if kind == "missing":
+        return "is missing; add it"
+    if kind == "value_error":
+        return text.removeprefix("Value error, ")
+    if kind in ("string_type", "string_sub_type"):
+        return "must be text; put it in quotes"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return "must be a mapping of keys and values"
+    if kind == "list_type":
+        return "must be a list: `- …` lines, or [a, b]"
+    return text[:1].lower() + text[1:]
+
+
+def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that may stand where an unknown one was found."""
+    return sorted(_fields(Config, loc[:-1]))
+
+
+def _fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterator[str]:
+    for index, part in enumerate(loc):
+        if model is Config and part == "carriers":
+            name = str(loc[index + 1]) if len(loc) > index + 1 else ""
+            if name in PROVIDERS:
+                yield from _fields(provider_class(name).Settings, loc[index + 2 :])
+            return
+        if isinstance(part, int) or part not in model.model_fields:
+            continue
+        inner = _model_in(model.model_fields[str(part)].annotation)
+        if inner is None:
+            return
+        model = inner
+    yield from model.model_fields
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model inside an annotation such as `list[Route]` or `Closed | None`."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((found for argument in get_args(annotation) if (found := _model_in(argument)) is not None), None)
