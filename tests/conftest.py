@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import inspect
 import os
 import selectors
 import threading
@@ -171,7 +172,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Put the task check around every asynchronous test."""
     if (
         isinstance(item, pytest.Function)
-        and asyncio.iscoroutinefunction(item.obj)
+        and inspect.iscoroutinefunction(item.obj)
         and item.get_closest_marker("leaves") is None
     ):
         item.obj = _checking_tasks(item.obj)
