@@ -1,0 +1,54 @@
+"""An ASGI application on a loopback port of the running loop, leaving the process's signals alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+from typing import Any, Self
+
+import uvicorn
+
+
+class _Server(uvicorn.Server):
+    """A server that lives inside somebody else's process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Listener:
+    """Serves `app` from `async with` to its end.
+
+    >>> async with Listener(app) as listener:
+    ...     listener.url
+    'http://127.0.0.1:40123'
+    """
+
+    def __init__(self, app: Any) -> None:
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where it listens, no slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        self._task = asyncio.create_task(self._server.serve([listening]), name="qa-listener")
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+            await asyncio.sleep(0.005)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._task is not None
+        self._server.should_exit = True
+        await self._task

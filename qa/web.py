@@ -1,0 +1,83 @@
+"""The carrier's HTTP client: one request, one connection, the carrier's own deadlines, no redirects, no proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+import ssl
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+CONNECT_TIMEOUT_S: Final = 5.0
+READ_TIMEOUT_S: Final = 15.0
+"""Twilio's limits for a voice webhook; Plivo's are wider."""
+
+MAX_BODY: Final = 1 << 20
+"""Bytes of an answer that are read. Carriers take 64 to 100 kB of markup."""
+
+MAX_REQUESTS: Final = 64
+"""Requests under way at once. Each waits in a thread of its own, for an answer may take a whole ring budget."""
+
+
+class Unreachable(Exception):
+    """Nobody answered the request; the text says what was tried and what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    "Names in lower case."
+    body: bytes
+
+
+class WebClient:
+    """Sends requests from threads of its own; `close` when done."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(MAX_REQUESTS, thread_name_prefix="qa-web")
+
+    async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Reply:
+        """One request.
+
+        Raises:
+            Unreachable: no connection, no answer in time, or no HTTP.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, _request, method, url, headers, body)
+
+    async def close(self) -> None:
+        """Wait for what is under way and let go of the threads."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+
+def _request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(
+            host, parts.port, timeout=CONNECT_TIMEOUT_S, context=ssl.create_default_context()
+        )
+    else:
+        connection = http.client.HTTPConnection(host, parts.port, timeout=CONNECT_TIMEOUT_S)
+    try:
+        connection.connect()
+        assert isinstance(connection.sock, socket.socket)
+        connection.sock.settimeout(READ_TIMEOUT_S)
+        connection.request(
+            method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), body or None, dict(headers)
+        )
+        response = connection.getresponse()
+        answer = response.read(MAX_BODY)
+        return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, answer)
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(f"{method} {url}: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
