@@ -1,0 +1,82 @@
+"""Linear PCM: int16 little-endian mono, as bytes. Level, gain, mixing, and tones.
+
+Levels are dBFS against a full-scale square wave (an RMS of 32768), so a full-scale sine reads -3.01.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SILENCE_DBFS", "WholeSamples", "dbfs", "gain", "mix", "rms", "silence", "tone"]
+
+FULL_SCALE: Final = 32768
+
+SILENCE_DBFS: Final = -100.0
+"""What digital silence reads: below the quietest int16 signal there is (-90.3), and still a number JSON has."""
+
+
+class WholeSamples:
+    """Carries the odd byte of a sample that was cut in two over to the next piece."""
+
+    __slots__ = ("_odd",)
+
+    def __init__(self) -> None:
+        self._odd = b""
+
+    def push(self, data: bytes) -> bytes:
+        """Give every whole sample so far: `data` itself where nothing is left over."""
+        if self._odd:
+            data = self._odd + data
+            self._odd = b""
+        if len(data) % 2:
+            self._odd = data[-1:]
+            data = data[:-1]
+        return data
+
+
+def rms(pcm: bytes) -> float:
+    """Root mean square in int16 units, 0 to 32768; 0 of nothing."""
+    if not pcm:
+        return 0.0
+    samples = np.frombuffer(pcm, "<i2").astype(np.float64)
+    return math.sqrt(float(samples @ samples) / len(samples))
+
+
+def dbfs(pcm: bytes) -> float:
+    """Level in dBFS, at most 0; `SILENCE_DBFS` for silence or nothing."""
+    level = rms(pcm)
+    return 20 * math.log10(level / FULL_SCALE) if level else SILENCE_DBFS
+
+
+def gain(pcm: bytes, decibels: float) -> bytes:
+    """Amplify (or soften, below 0 dB); what leaves the int16 range saturates."""
+    return _saturate(np.rint(np.frombuffer(pcm, "<i2") * 10 ** (decibels / 20)))
+
+
+def mix(one: bytes, other: bytes) -> bytes:
+    """Add two stretches that begin together; the shorter one ends in silence, the sum saturates."""
+    if len(one) < len(other):
+        one, other = other, one
+    total = np.frombuffer(one, "<i2").astype(np.int32)
+    total[: len(other) // 2] += np.frombuffer(other, "<i2")
+    return _saturate(total)
+
+
+def silence(seconds: float, rate: int) -> bytes:
+    """Digital silence."""
+    return bytes(2 * round(seconds * rate))
+
+
+def tone(frequency: float, seconds: float, rate: int, level: float = -15.0) -> bytes:
+    """A sine of `frequency` Hz that starts at phase 0, at `level` dBFS (the loudest sine there is: -3.01)."""
+    phase = np.arange(round(seconds * rate)) * (2 * math.pi * frequency / rate)
+    peak = min(FULL_SCALE * math.sqrt(2) * 10 ** (level / 20), FULL_SCALE - 1)
+    return np.rint(np.sin(phase) * peak).astype("<i2").tobytes()
+
+
+def _saturate(samples: NDArray[np.int32] | NDArray[np.float64]) -> bytes:
+    return samples.clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
