@@ -19,7 +19,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from offhook.agents.link import CallInfo, UtteranceEnded
 from offhook.codecs.audio import L16_8K, AudioFormat
@@ -87,7 +87,7 @@ class AgentCall(ABC):
 
     @abstractmethod
     def transcript(self, role: Literal["caller", "agent"], text: str, utterance: Utterance | None = None) -> None:
-        """Put what was said into the record."""
+        """Put what was said into the record. What the agent says gets there by itself, from `speak(text=…)`."""
 
     @abstractmethod
     def turn(self, utterance: Utterance, **marks: float) -> None:
@@ -101,8 +101,8 @@ class AgentCall(ABC):
 class Agent:
     """Base of every agent. Override what you need; all handlers run on the agent host's event loop."""
 
-    format: ClassVar[AudioFormat | None] = L16_8K
-    """What this agent hears and speaks. None: whatever the carrier speaks, untouched."""
+    format: AudioFormat | None = L16_8K
+    """What this agent hears and speaks; may be set in __init__. None: whatever the carrier speaks, untouched."""
 
     vad: Literal["silero", "webrtc", "none"] = "none"
     """Which voice activity detector calls `on_speech_started` and `on_speech_stopped`; may be set in __init__."""
@@ -148,6 +148,9 @@ class Agent:
     def on_utterance_ended(self, ended: UtteranceEnded) -> None:
         """An utterance is over: played, cut or dropped."""
 
+    def on_order_refused(self, order: str, reason: str) -> None:
+        """The gateway did not carry out a `transfer` or `send_dtmf`; the call goes on."""
+
     async def on_over(self, reason: str) -> None:
         """The call has ended; a few seconds to tidy up."""
 
@@ -170,9 +173,7 @@ class Agent:
         from offhook.agents.speech.tts import synthesize
 
         audio = await synthesize(text, self.format or L16_8K)
-        utterance = self.call.speak(audio, text=text)
-        self.call.transcript("agent", text, utterance)
-        return await utterance
+        return await self.call.speak(audio, text=text)
 
 
 class SettingsError(ValueError):

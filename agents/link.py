@@ -72,9 +72,11 @@ class Offer(Message, frozen=True, tag="offer"):
     agent: str
     "The name under `agents:` in the configuration."
     settings: dict[str, Any]
-    "The agent's section of the configuration, `kind` and gateway keys taken out."
+    "The agent's section of the configuration without the keys that are the gateway's."
     format: str
     "Audio format of the link in both directions, such as pcmu/8000."
+    kind: str = ""
+    "The agent's kind, for the host that must find its class."
     version: int = VERSION
 
 
@@ -108,6 +110,13 @@ class UtteranceEnded(Message, frozen=True, tag="utterance.ended"):
     "How much of it the caller heard."
     length_ms: int
     "How long it was, as far as the agent had sent it."
+
+
+class OrderRefused(Message, frozen=True, tag="order.refused"):
+    """An order of the agent's was not carried out; the call goes on."""
+
+    order: Literal["transfer", "dtmf.send"]
+    reason: str
 
 
 class Over(Message, frozen=True, tag="over"):
@@ -219,7 +228,10 @@ class HostConfig(Message, frozen=True, tag="host.config"):
     kinds: list[str]
     "Agent kinds to import before saying HostReady, so that no call pays for it."
     beat_interval: float
+    "Seconds between two Beats."
     log_level: str = "info"
+    path: list[str] = []
+    "Folders to find `module:Class` agents in, after the installed packages."
     warm: list[dict[str, Any]] = []
     "Settings of the agents this host will run, one a kind in `kinds`, so that models are loaded beforehand."
 
@@ -243,7 +255,7 @@ class Retire(Message, frozen=True, tag="host.retire"):
     """Exit when the last call is over."""
 
 
-ToAgent = Offer | Answered | Dtmf | UtteranceStarted | UtteranceEnded | Over
+ToAgent = Offer | Answered | Dtmf | UtteranceStarted | UtteranceEnded | OrderRefused | Over
 FromAgent = Ready | Refuse | Speak | Spoken | Clear | HangUp | Transfer | SendDtmf | Transcript | Turn | Note | Failed
 ToHost = HostConfig | Retire
 FromHost = HostReady | Beat

@@ -40,6 +40,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from offhook.agents.registry import BUILT_IN
 from offhook.gateway.config_source import ConfigError, Origin, Path, Problem, dotted, read, typed
 from offhook.gateway.hours import Hours
 from offhook.providers import PROVIDERS, provider_class
@@ -144,16 +145,16 @@ class AgentConfig(BaseModel):
     kind: str
     "A registered kind (`echo`, `receptionist`, `remote`, …) or `package.module:Class`."
     isolation: Literal["host", "call", "inline"] = "host"
-    "host: a shared agent-host process; call: a process of its own; inline: the media process (it cannot be killed)."
+    """host: a shared agent-host process; call: a process of its own, so that no other caller hears it block or die;
+    inline: the media process (it cannot be killed). Unset: host for kinds that come with offhook, else call."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, data: Any) -> Any:
         if isinstance(data, dict):
             kind = data.get("kind")
-            own_class = isinstance(kind, str) and ":" in kind
             settings = {key: typed(value) for key, value in data.items() if key not in ("kind", "isolation")}
-            return {"isolation": "call" if own_class else "host"} | data | settings
+            return {"isolation": "host" if kind in BUILT_IN else "call"} | data | settings
         return data
 
     @field_validator("kind")
@@ -245,7 +246,7 @@ class Route(Section):
 class Limits(Section):
     """How much this process takes on."""
 
-    max_calls: int = Field(default=100, gt=0)
+    max_calls: int = Field(default=500, gt=0)
     "Calls at once; one more is refused in the carrier's language."
     max_call_seconds: int = Field(default=DEFAULT_MAX_CALL_SECONDS, gt=0)
     "Longest call."
@@ -371,6 +372,7 @@ class Config(Section):
     log: Log = Log()
 
     _secrets: frozenset[str] = PrivateAttr(default=frozenset())
+    _directory: FilePath = PrivateAttr(default=FilePath())
 
     @field_validator("public_url")
     @classmethod
@@ -415,6 +417,11 @@ class Config(Section):
     def node_name(self) -> str:
         """Name of this node in call records."""
         return self.node or socket.gethostname()
+
+    @property
+    def directory(self) -> FilePath:
+        """Where the configuration file lies; `module:Class` agents are found there."""
+        return self._directory
 
     @property
     def journal_dir(self) -> FilePath:
@@ -508,6 +515,7 @@ def load(path: str | FilePath, env: Mapping[str, str]) -> Config:
         ]
         raise ConfigError(sorted(problems, key=lambda problem: (problem.origin.line, problem.origin.column))) from error
     config._secrets = frozenset(source.secrets)
+    config._directory = base
     return config
 
 

@@ -1,0 +1,600 @@
+"""One call: who calls, where its audio goes, and how it ends.
+
+Theory of operation
+-------------------
+A call is made when the carrier says that it rings. Its agent is offered the call while the phone rings; the
+carrier is told to connect audio only when the agent is ready (`ANSWERED`), and the call is `LIVE` from the
+carrier's `start` on. Live, frames pass through `carrier_event` to the agent and through `agent_audio` to the
+playout; nothing in between waits for anything.
+
+A call leaves `LIVE` in one of three ways. The carrier says that it is over: `ENDED`. The agent or the gateway
+wants it to end: `LEAVING`, which lets the last word be heard and then hangs up or transfers. The agent is
+lost: `LEAVING` too, after the apology, with the route's fallback as the plan. A transfer the carrier refuses
+brings a call whose agent still lives back to `LIVE`; one without an agent hangs up.
+
+`ENDED` is final, and is entered once, with one reason. Everything a call holds is let go of there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from offhook.agents import link
+from offhook.codecs.audio import L16_8K, AudioFormat
+from offhook.codecs.convert import convert_all
+from offhook.gateway.media_socket import MediaWebSocketProtocol
+from offhook.gateway.playout import Playout
+from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason
+from offhook.providers.base import (
+    Answer,
+    ClearConfirmed,
+    DialAnswer,
+    DtmfReceived,
+    HangUpAnswer,
+    IncomingCall,
+    MarkReached,
+    MediaReceived,
+    MediaStream,
+    ProtocolFault,
+    Provider,
+    StreamEnded,
+    StreamEvent,
+    StreamStarted,
+)
+
+if TYPE_CHECKING:
+    from offhook.gateway.hosts import AgentLeg
+    from offhook.gateway.recording import Recording
+    from offhook.gateway.switchboard import Switchboard
+
+MAX_LOST_FILL: Final = 1.0
+"""Seconds of silence at most that stand in for audio the carrier lost; the agent's clock need not be exact."""
+
+APOLOGY: Final = 1 << 30
+"""Id of the gateway's own utterance, far from those of agents."""
+
+TRANSFER_BUDGET: Final = 15.0
+"""Seconds after which a transfer that the carrier accepted must have taken the stream away."""
+
+
+class CallState(StrEnum):
+    """Where a call is in its life."""
+
+    RINGING = "ringing"
+    ANSWERED = "answered"
+    LIVE = "live"
+    LEAVING = "leaving"
+    ENDED = "ended"
+
+
+class Step(StrEnum):
+    """What can happen to the state of a call."""
+
+    AGENT_READY = "agent_ready"
+    AGENT_LOST = "agent_lost"
+    STREAM_STARTED = "stream_started"
+    LEAVE = "leave"
+    TRANSFER_FAILED = "transfer_failed"
+    END = "end"
+
+
+_S, _E = CallState, Step
+TRANSITIONS: Final[Mapping[CallState, Mapping[Step, CallState]]] = {
+    _S.RINGING: {_E.AGENT_READY: _S.ANSWERED, _E.END: _S.ENDED},
+    _S.ANSWERED: {_E.STREAM_STARTED: _S.LIVE, _E.AGENT_LOST: _S.ANSWERED, _E.END: _S.ENDED},
+    _S.LIVE: {_E.LEAVE: _S.LEAVING, _E.AGENT_LOST: _S.LEAVING, _E.END: _S.ENDED},
+    _S.LEAVING: {
+        _E.LEAVE: _S.LEAVING,
+        _E.AGENT_LOST: _S.LEAVING,
+        _E.TRANSFER_FAILED: _S.LIVE,
+        _E.END: _S.ENDED,
+    },
+    _S.ENDED: {},
+}
+"""The one table. A step that is not in it is a bug of ours: it raises and changes nothing."""
+
+
+class IllegalStepError(RuntimeError):
+    """A call was asked for a step its state does not have."""
+
+
+@dataclass(frozen=True)
+class CallPlan:
+    """What the route says about a call."""
+
+    route: str
+    agent: str
+    record: bool = False
+    fallback_transfer: str = ""
+    may_transfer: Callable[[str], bool] = lambda number: False
+    max_seconds: float = 3300.0
+    apology: bytes = b""
+    "int16 at 8 kHz; said when the agent is lost."
+    settings: Mapping[str, Any] | None = None
+
+
+@dataclass
+class _Departure:
+    """How a call that is leaving ends."""
+
+    reason: EndReason
+    by: EndedBy
+    detail: str = ""
+    to: str = ""
+    "Number to transfer to; empty: hang up."
+
+
+class Call:
+    """One call. Lives on the event loop; every method returns at once."""
+
+    def __init__(self, board: Switchboard, provider: Provider, incoming: IncomingCall, plan: CallPlan, id: str) -> None:
+        self.id, self.provider, self.incoming, self.plan = id, provider, incoming, plan
+        self._board = board
+        self._loop = asyncio.get_running_loop()
+        self.state = CallState.RINGING
+        self.log = structlog.get_logger("offhook.gateway.call").bind(call_id=id)
+        self.offered_at = self._loop.time()
+        self.answered_at = 0.0
+        self.last_heard = self._loop.time()
+        "When the carrier's socket last said anything."
+        self.answer: asyncio.Future[Answer] = self._loop.create_future()
+        "What the webhook is answered with; repeats of the webhook get the same."
+        self.after: Answer = HangUpAnswer()
+        "What the carrier is told when it asks how to go on after the stream."
+        self.over: asyncio.Future[EndReason] = self._loop.create_future()
+        self.recording: Recording | None = None
+        self.stream: MediaStream | None = None
+        self.frames_in = 0
+        self.faults: dict[str, int] = {}
+        self._agent: AgentLeg | None = None
+        self._lost: tuple[EndReason, str] | None = None
+        self._socket: MediaWebSocketProtocol | None = None
+        self._playout: Playout | None = None
+        self._departure: _Departure | None = None
+        self._turns: dict[int, link.Turn] = {}
+        self._first_sent: dict[int, float] = {}
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def _step(self, step: Step) -> None:
+        try:
+            self.state = TRANSITIONS[self.state][step]
+        except KeyError:
+            raise IllegalStepError(f"call {self.id}: {step} in state {self.state}") from None
+
+    @property
+    def live(self) -> bool:
+        """True while audio flows."""
+        return self.state in (CallState.LIVE, CallState.LEAVING)
+
+    @property
+    def playout(self) -> Playout | None:
+        """The way out, once the carrier's stream has started."""
+        return self._playout
+
+    def note(self, event: str, data: dict[str, Any], *, sync: bool = False) -> None:
+        """Put an event into the journal."""
+        self._board.journal.append(self.id, event, data, sync=sync)
+
+    # --- ringing
+
+    def agent_joined(self, leg: AgentLeg) -> None:
+        """The leg to the agent stands; its Ready, Refuse or failure comes by itself."""
+        self._agent = leg
+
+    def answered(self, answer: Answer) -> None:
+        """The agent is ready: the carrier is told to connect the audio."""
+        self._step(Step.AGENT_READY)
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+    # --- the carrier's side
+
+    def connect(self, socket: MediaWebSocketProtocol, stream: MediaStream) -> Callable[[bytes, bool], None]:
+        """Take the media socket; gives what takes its messages."""
+        self._socket, self.stream = socket, stream
+        receive, receive_binary, event = stream.receive, stream.receive_binary, self.carrier_event
+        clock = self._loop.time
+
+        def on_message(data: bytes, is_text: bool) -> None:
+            now = clock()
+            self.last_heard = now
+            for what in receive(data, now) if is_text else receive_binary(data, now):
+                if type(what) is MediaReceived:
+                    self._media(what, now)
+                else:
+                    event(what)
+
+        return on_message
+
+    @property
+    def writable(self) -> bool:
+        """Whether the carrier takes what we send."""
+        return self._socket is not None and self._socket.writable_now
+
+    def send(self, message: bytes) -> None:
+        """Send one message to the carrier."""
+        if self._socket is not None:
+            self._socket.send_message(message)
+
+    def _media(self, media: MediaReceived, now: float) -> None:
+        if not self.live:
+            return
+        self.frames_in += 1
+        if self.recording is not None:
+            self.recording.caller(media.payload, now, media.lost_ms)
+        agent = self._agent
+        if agent is not None:
+            if media.lost_ms:
+                agent.audio(self._silence(media.lost_ms / 1000))
+            agent.audio(media.payload)
+
+    def _silence(self, seconds: float) -> bytes:
+        assert self.stream is not None
+        frame = self.stream.format.silence
+        size = self.stream.format.size(min(seconds, MAX_LOST_FILL))
+        return (frame * (size // len(frame) + 1))[:size]
+
+    def carrier_event(self, event: StreamEvent) -> None:
+        """Anything of the carrier's but audio."""
+        if self.state is CallState.ENDED:
+            return
+        if isinstance(event, MediaReceived):
+            self._media(event, self._loop.time())
+        elif isinstance(event, MarkReached):
+            if self._playout is not None:
+                self._playout.mark_reached(event.name, event.cleared)
+        elif isinstance(event, DtmfReceived):
+            self.note("dtmf", {"digit": event.digit})
+            self._tell(link.Dtmf(event.digit))
+        elif isinstance(event, StreamStarted):
+            self._started(event)
+        elif isinstance(event, ProtocolFault):
+            self._fault(event)
+        elif isinstance(event, StreamEnded):
+            self._stream_ended(event.reason)
+        else:
+            assert isinstance(event, ClearConfirmed), event
+
+    def _started(self, event: StreamStarted) -> None:
+        assert self.stream is not None
+        self._step(Step.STREAM_STARTED)
+        now = self.answered_at = self._loop.time()
+        format = event.format
+        self._playout = Playout(self._board.clock, self.stream, self, self)
+        self.note("call.answered", {"stream_id": event.stream_id, "format": str(format)}, sync=True)
+        if self.plan.record:
+            self._start_recording(format)
+        self._timers.append(self._loop.call_later(self.plan.max_seconds, self._too_long))
+        self._board.call_answered(self)
+        if self._lost is not None:
+            self.agent_lost(*self._lost)
+            return
+        offered = self._board.format_offered(self.provider)
+        self._tell(link.Answered(at=now, format="" if format == offered else str(format)))
+
+    def _start_recording(self, format: AudioFormat) -> None:
+        self.recording = self._board.open_recording(self, format)
+        if self.recording is not None:
+            self.audio_sent = self.recording.agent  # type: ignore[method-assign]  # nothing in between
+            self.audio_cut = self.recording.cut  # type: ignore[method-assign]
+
+    def _fault(self, fault: ProtocolFault) -> None:
+        count = self.faults[fault.kind] = self.faults.get(fault.kind, 0) + 1
+        self._board.fault(self.provider.name, fault.kind)
+        if count == 1:
+            self.log.warning("carrier protocol fault", kind=fault.kind, detail=fault.detail, carrier=self.provider.name)
+            self.note("fault", {"kind": fault.kind, "detail": fault.detail, "count": 1})
+        if fault.close_code:
+            self.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER, fault.kind, close_code=fault.close_code)
+
+    def _stream_ended(self, reason: str) -> None:
+        if self.state is CallState.LEAVING and self._departure is not None:
+            departure = self._departure
+            if departure.to and not self._transferring:
+                # The caller left before the transfer was asked for.
+                self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, "before the transfer")
+            elif departure.to or reason == "stop":
+                self._conclude(departure)
+            else:
+                self.end(departure.reason, departure.by, departure.detail)
+        elif reason == "stop":
+            self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER)
+        elif reason == "protocol-error":
+            self.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER, "")
+        else:
+            self.end(EndReason.CARRIER_RESET, EndedBy.CARRIER, "the media socket closed without a stop")
+
+    def socket_closed(self, code: int) -> None:
+        """The media socket is gone."""
+        if self.state is CallState.ENDED or self.stream is None:
+            return
+        if code == 1011 and not self._loop.time() - self.last_heard < 5.0:
+            self.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, "no answer to pings")
+            return
+        for event in self.stream.closed(self._loop.time()):
+            self.carrier_event(event)
+        if self.state is not CallState.ENDED:  # a stream that had not even started
+            self.end(EndReason.CARRIER_RESET, EndedBy.CARRIER, f"the media socket closed with {code} before start")
+
+    # --- the agent's side
+
+    def agent_audio(self, data: bytes) -> None:
+        """Audio of the agent."""
+        if self.state is CallState.LIVE and self._playout is not None:
+            self._playout.audio(data)
+
+    def agent_event(self, message: link.FromAgent) -> None:
+        """Anything of the agent's but audio."""
+        if self.state is CallState.ENDED:
+            return
+        match message:
+            case link.Speak(utterance, text) if self.state is CallState.LIVE and self._playout is not None:
+                self._playout.speak(utterance, text)
+            case link.Spoken(utterance) if self._playout is not None:
+                self._playout.spoken(utterance)
+            case link.Clear():
+                self._barge_in()
+            case link.Turn():
+                self._turns[message.utterance] = message
+                self._turn_known(message.utterance)
+            case link.Transcript(role, text):
+                if not (role == "agent" and message.utterance):  # those come with the utterance, as heard
+                    self.note("transcript", {"role": role, "text": text, "utterance": message.utterance})
+            case link.Note(name, data):
+                self.note("agent.note", {"name": name, "data": data})
+            case link.HangUp(reason, after_speech):
+                self._leave(_Departure(EndReason.AGENT_HANGUP, EndedBy.AGENT, reason), after_speech)
+            case link.Transfer(to, after_speech):
+                self._agent_transfer(to, after_speech)
+            case link.SendDtmf(digits):
+                self._send_dtmf(digits)
+            case link.Failed(error, traceback):
+                self.note("agent.failed", {"error": error, "traceback": traceback})
+                self.agent_lost(EndReason.AGENT_CRASHED, error)
+            case link.Ready():
+                self._board.agent_ready(self)
+            case link.Refuse(reason):
+                self.agent_lost(EndReason.AGENT_REFUSED, reason)
+            case _:
+                pass  # Speak or Spoken after the end of talking: nobody is to hear it
+
+    def agent_lost(self, reason: EndReason, detail: str) -> None:
+        """The agent is gone: apologise, then the fallback."""
+        if self.state is CallState.ENDED:
+            return
+        self._drop_agent("lost")
+        first, self._lost = self._lost is None, self._lost or (reason, detail)
+        if self.state is CallState.RINGING:
+            self._board.agent_unready(self, reason, detail)
+            return
+        if first:
+            self.log.error("agent lost", reason=reason, detail=detail, agent=self.plan.agent)
+        leaving = self.state is CallState.LEAVING
+        self._step(Step.AGENT_LOST)
+        if self.state is not CallState.LEAVING or leaving:
+            return  # not started yet, or on the way out anyhow
+        assert self._playout is not None
+        assert self.stream is not None
+        self._departure = _Departure(reason, EndedBy.GATEWAY, detail, to=self.plan.fallback_transfer)
+        self._playout.clear()
+        if self.plan.apology:
+            self._playout.speak(APOLOGY, "(apology)")
+            self._playout.audio(convert_all(self.plan.apology, L16_8K, self.stream.format))
+            self._playout.spoken(APOLOGY)
+        self._depart_when_heard()
+
+    def _tell(self, message: link.ToAgent) -> None:
+        if self._agent is not None:
+            self._agent.event(message)
+
+    def _drop_agent(self, reason: str) -> None:
+        if self._agent is not None:
+            agent, self._agent = self._agent, None
+            agent.event(link.Over(reason))
+            self._board.retire(agent)
+
+    def _barge_in(self) -> None:
+        playout = self._playout
+        if playout is None or self.state is CallState.ENDED:
+            return
+        speaking = playout.speaking
+        ends = playout.clear()
+        if speaking:
+            heard = next((end.heard_ms for end in ends if end.outcome == "cut"), 0)
+            self.note("barge_in", {"heard_ms": heard})
+            self._board.barged_in(self)
+
+    def _agent_transfer(self, to: str, after_speech: bool) -> None:
+        if not self.plan.may_transfer(to):
+            self.log.warning("transfer denied", to=to, route=self.plan.route)
+            self.note("transfer", {"to": to, "ok": False, "error": "not in the route's allow_transfer"})
+            self._tell(link.OrderRefused("transfer", "the route does not allow this number"))
+            return
+        self._leave(_Departure(EndReason.TRANSFERRED, EndedBy.AGENT, to=to), after_speech)
+
+    def _send_dtmf(self, digits: str) -> None:
+        message = self.stream.send_dtmf(digits) if self.stream is not None else None
+        if message is not None:
+            self.send(message)
+        else:
+            self._board.run(self._dtmf_by_api(digits), f"call-{self.id}:dtmf")
+
+    async def _dtmf_by_api(self, digits: str) -> None:
+        if not await self._board.order(
+            self, "dtmf", self.provider.control.send_dtmf(self.incoming.carrier_call_id, digits)
+        ):
+            self._tell(link.OrderRefused("dtmf.send", f"{self.provider.name} cannot send DTMF on a live stream"))
+
+    # --- playout's side
+
+    def utterance_started(self, utterance: int, at: float) -> None:
+        """The first audio of an utterance left."""
+        self._first_sent[utterance] = at
+        self._tell(link.UtteranceStarted(utterance, at))
+        self._turn_known(utterance)
+
+    def utterance_ended(self, ended: link.UtteranceEnded, text: str) -> None:
+        """An utterance is over: the agent and the record are told."""
+        self._turns.pop(ended.utterance, None)
+        self._first_sent.pop(ended.utterance, None)
+        self.note(
+            "utterance",
+            {
+                "id": ended.utterance,
+                "outcome": ended.outcome,
+                "heard_ms": ended.heard_ms,
+                "length_ms": ended.length_ms,
+                "text": text,
+            },
+        )
+        if ended.utterance != APOLOGY:
+            self._tell(ended)
+
+    def audio_sent(self, payload: bytes, play_at: float) -> None:
+        """Audio left; a recording puts itself here."""
+
+    def audio_cut(self, at: float) -> None:
+        """Audio was taken back; a recording puts itself here."""
+
+    def playout_idle(self) -> None:
+        """Everything was heard."""
+        if self._departure is not None and self._waiting_to_depart:
+            self._waiting_to_depart = False
+            self._loop.call_soon(self._depart)
+
+    def _turn_known(self, utterance: int) -> None:
+        turn, sent = self._turns.get(utterance), self._first_sent.get(utterance)
+        if turn is None or sent is None:
+            return
+        del self._turns[utterance]
+        self._board.turn(self, turn, sent)
+
+    # --- leaving
+
+    _waiting_to_depart = False
+    _transferring = False
+
+    def _leave(self, departure: _Departure, after_speech: bool) -> None:
+        if self.state is not CallState.LIVE:
+            if self.state in (CallState.RINGING, CallState.ANSWERED) and not departure.to:
+                self.end(departure.reason, departure.by, departure.detail)
+            return
+        self._step(Step.LEAVE)
+        self._departure = departure
+        if not after_speech and self._playout is not None:
+            self._playout.clear()
+        self._depart_when_heard()
+
+    def _depart_when_heard(self) -> None:
+        if self._playout is None or self._playout.idle:
+            self._depart()
+        else:
+            self._waiting_to_depart = True
+
+    def _depart(self) -> None:
+        departure = self._departure
+        if self.state is not CallState.LEAVING or departure is None:
+            return
+        if departure.to:
+            self._board.run(self._transfer(departure), f"call-{self.id}:transfer")
+        else:
+            self._conclude(departure)
+
+    async def _transfer(self, departure: _Departure) -> None:
+        answer = DialAnswer(departure.to, caller_id=self.incoming.to_number)
+        self.after = answer
+        self._transferring = True
+        ok = await self._board.order(
+            self,
+            "transfer",
+            self.provider.control.transfer(
+                self.incoming.carrier_call_id, answer, fetch_url=self._board.after_url(self.provider)
+            ),
+        )
+        if self.state is not CallState.LEAVING:
+            return
+        self.note("transfer", {"to": departure.to, "ok": ok}, sync=True)
+        if ok:
+            # The carrier takes the stream away; if it does not, we let go.
+            self._timers.append(self._loop.call_later(TRANSFER_BUDGET, self._conclude, departure))
+            return
+        self._transferring = False
+        self.after = HangUpAnswer()
+        if self._agent is not None:
+            self._departure = None
+            self._step(Step.TRANSFER_FAILED)
+            self._tell(link.OrderRefused("transfer", "the carrier did not transfer the call"))
+        else:
+            self.end(departure.reason, departure.by, departure.detail, hang_up=True)
+
+    def _conclude(self, departure: _Departure) -> None:
+        self.end(departure.reason, departure.by, departure.detail, hang_up=not departure.to)
+
+    def leave(self, reason: EndReason, by: EndedBy, *, apologise: bool = False) -> None:
+        """End the call from our side: after what is being said, or after the apology."""
+        if self.state in (CallState.RINGING, CallState.ANSWERED):
+            self.end(reason, by, hang_up=True)
+        elif apologise and self.state is CallState.LIVE:
+            self.agent_lost(reason, "")
+        elif self.state is CallState.LIVE:
+            self._leave(_Departure(reason, by), after_speech=True)
+
+    def _too_long(self) -> None:
+        self.leave(EndReason.MAX_DURATION, EndedBy.GATEWAY)
+
+    # --- the end
+
+    def end(
+        self,
+        reason: EndReason,
+        by: EndedBy,
+        detail: str = "",
+        *,
+        hang_up: bool | None = None,
+        close_code: int = 1000,
+    ) -> None:
+        """End the call now. `hang_up`: also order the carrier to; default: whenever it was not the carrier's doing."""
+        if self.state is CallState.ENDED:
+            return
+        was = self.state
+        self._step(Step.END)
+        for timer in self._timers:
+            timer.cancel()
+        if self._playout is not None:
+            self._playout.close()
+        self._drop_agent(str(reason))
+        if self._socket is not None:
+            self._socket.close(close_code)
+        if hang_up is None:
+            hang_up = by in (EndedBy.GATEWAY, EndedBy.AGENT, EndedBy.OPERATOR)
+        if hang_up and was is not CallState.RINGING:
+            control = self.provider.control
+            self._board.run(
+                self._board.order(self, "hang_up", control.hang_up(self.incoming.carrier_call_id)),
+                f"call-{self.id}:hang-up",
+            )
+        self.note(
+            "call.ended",
+            {
+                "status": STATUS_OF[reason],
+                "reason": reason,
+                "ended_by": by,
+                "detail": detail,
+                "seconds": round(self._loop.time() - self.answered_at, 3) if self.answered_at else 0.0,
+                "faults": self.faults,
+                "dropped_ms": self._playout.dropped_ms if self._playout is not None else 0,
+            },
+            sync=True,
+        )
+        self.log.info("call ended", reason=reason, ended_by=by, detail=detail, at=time.time())
+        if not self.answer.done():
+            self.answer.set_result(HangUpAnswer())
+        self.over.set_result(reason)
+        self._board.call_ended(self, reason)

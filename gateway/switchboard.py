@@ -1,0 +1,519 @@
+"""All calls of this process: admitted, joined with their agents, watched, ended, counted.
+
+A call takes its slot before anything is awaited, so two callers cannot both have the last one, and gives it
+back when it has ended. A repeat of a webhook gets the answer of the first; the webhook of a call that is up
+or over is a replay and gets none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from offhook.agents import link
+from offhook.codecs.audio import PCMU, AudioFormat
+from offhook.gateway.call import Call, CallPlan, CallState
+from offhook.gateway.config import Config, Fallback, Route
+from offhook.gateway.hosts import AgentLeg, AgentPool
+from offhook.gateway.journal import Journal
+from offhook.gateway.latency import stages
+from offhook.gateway.metrics import Metrics
+from offhook.gateway.playout import PlayoutClock
+from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason
+from offhook.gateway.recording import Recorder, Recording, RecordingResult
+from offhook.gateway.routing import Router, matches
+from offhook.gateway.tokens import Tokens
+from offhook.providers.base import (
+    Answer,
+    CallStatusChanged,
+    CarrierError,
+    DialAnswer,
+    HangUpAnswer,
+    IncomingCall,
+    Provider,
+    RejectAnswer,
+    SayAnswer,
+    StreamAnswer,
+)
+
+log = structlog.get_logger("offhook.gateway.switchboard")
+
+SWEEP: Final = 1.0
+"""Seconds between two looks at all calls."""
+
+CARRIER_SILENCE: Final = 15.0
+"""Seconds a live carrier socket may say nothing; carriers send silence as audio, so this one is dead."""
+
+REMEMBERED: Final = 100_000
+"""Ended calls whose carrier ids are remembered, so that a replayed webhook starts no second call."""
+
+AFTER_MEMORY: Final = 120.0
+"""Seconds an ended call is kept for the carrier that asks how to go on."""
+
+DEFAULT_APOLOGY: Final = "We are sorry. Something went wrong on our side. Please call again later."
+"""Said when an agent is lost and the route has no `fallback.say` of its own."""
+
+STATUS_GRACE: Final = 2.0
+"""Seconds between a "completed" callback and the end of a call whose stream did not end by itself."""
+
+
+class ReplayedWebhookError(Exception):
+    """The webhook of a call that is already up or over. Answered with 409."""
+
+
+class DrainingError(Exception):
+    """This process takes no new calls. Answered with 503, so that the carrier goes to its fallback URL."""
+
+
+class Switchboard:
+    """The calls of one process. Lives on the event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        providers: Mapping[str, Provider],
+        pool: AgentPool,
+        journal: Journal,
+        recorder: Recorder,
+        metrics: Metrics,
+        apologies: Mapping[str, bytes],
+    ) -> None:
+        self.config, self.providers, self.pool = config, providers, pool
+        self.journal, self.recorder, self.metrics = journal, recorder, metrics
+        self.clock = PlayoutClock()
+        self.draining = False
+        self._apologies = apologies
+        self._router = Router(config)
+        self._loop = asyncio.get_running_loop()
+        self._tokens: Tokens[Call] = Tokens()
+        self._calls: dict[str, Call] = {}
+        self._by_carrier: dict[tuple[str, str], Call] = {}
+        self._ended: OrderedDict[tuple[str, str], Call | None] = OrderedDict()
+        self._recent: deque[tuple[float, tuple[str, str]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._sweeper: asyncio.Task[None] | None = None
+        self.frames_in = 0
+        "Frames of calls that have ended; `totals` adds the live ones."
+        self.frames_out = 0
+
+    def start(self) -> None:
+        """Begin to watch the calls."""
+        self._sweeper = asyncio.create_task(self._sweep(), name="switchboard-sweep")
+
+    # --- slots
+
+    @property
+    def active(self) -> int:
+        """Slots in use: calls that ring, are up, or are leaving."""
+        return len(self._calls)
+
+    @property
+    def slots(self) -> int:
+        """Calls this process takes at once."""
+        return self.config.limits.max_calls
+
+    @property
+    def live(self) -> int:
+        """Calls whose audio flows."""
+        return sum(call.live for call in self._calls.values())
+
+    @property
+    def admits(self) -> bool:
+        """Whether one more call would be taken now."""
+        return not self.draining and self.active < self.slots and self.pool.ready
+
+    def totals(self) -> tuple[int, int]:
+        """Media frames in and out since start."""
+        frames_in, frames_out = self.frames_in, self.frames_out
+        for call in self._calls.values():
+            frames_in += call.frames_in
+            if call.playout is not None:
+                frames_out += call.playout.frames_sent
+        return frames_in, frames_out
+
+    # --- webhooks
+
+    async def incoming(self, provider: Provider, incoming: IncomingCall) -> Answer:
+        """Decide what happens to a call that rings.
+
+        Raises:
+            ReplayedWebhookError: the call is already up or over.
+            DrainingError: we are shutting down and the route has no fallback.
+        """
+        key = (provider.name, incoming.carrier_call_id)
+        known = self._by_carrier.get(key)
+        if known is not None and known.state in (CallState.RINGING, CallState.ANSWERED):
+            return await asyncio.shield(known.answer)
+        if known is not None or key in self._ended:
+            raise ReplayedWebhookError(incoming.carrier_call_id)
+
+        ours, theirs = incoming.to_number, incoming.from_number
+        if incoming.direction == "outbound":
+            ours, theirs = theirs, ours
+        match = self._router.route(ours, theirs, datetime.now(UTC))
+        route = match.route
+        if route is None:
+            return self._refuse(provider, incoming, EndReason.NO_ROUTE, None, RejectAnswer("rejected"))
+        if not match.agent_name:
+            closed = route.closed
+            closing: Answer = RejectAnswer("busy")
+            if closed is not None and closed.say:
+                closing = SayAnswer(closed.say, closed.transfer or "")
+            elif closed is not None and closed.transfer:
+                closing = DialAnswer(closed.transfer)
+            return self._refuse(provider, incoming, EndReason.CLOSED_HOURS, route, closing)
+        if self.draining:
+            fallback = _fallback_answer(route.fallback)
+            self._refuse(provider, incoming, EndReason.DRAINING, route, fallback or HangUpAnswer())
+            if fallback is None:
+                raise DrainingError
+            return fallback
+        if self.active >= self.slots:
+            busy = _fallback_answer(route.fallback) or RejectAnswer("busy")
+            return self._refuse(provider, incoming, EndReason.NO_CAPACITY, route, busy)
+
+        call = Call(self, provider, incoming, self._plan(route, match.agent_name), uuid.uuid4().hex)
+        self._calls[call.id] = self._by_carrier[key] = call  # the slot is taken, before the first await
+        self._idle.clear()
+        self._journal_offer(call.id, provider, incoming, route.number, match.agent_name, call.plan.record)
+        call.log.info("call offered", carrier=provider.name, to=ours, from_number=theirs, agent=match.agent_name)
+        budget = self._loop.call_later(route.ring_budget, self._ring_budget_over, call, route.ring_budget)
+        try:
+            await self._join_agent(call)
+            return await asyncio.shield(call.answer)
+        finally:
+            budget.cancel()
+
+    async def _join_agent(self, call: Call) -> None:
+        spec = self.config.agents[call.plan.agent]
+        incoming = call.incoming
+        offer = link.Offer(
+            call=link.CallInfo(
+                id=call.id,
+                from_number=incoming.from_number,
+                to_number=incoming.to_number,
+                carrier=call.provider.name,
+                direction=incoming.direction,
+                fields=dict(incoming.fields),
+            ),
+            agent=call.plan.agent,
+            settings=spec.settings,
+            format=str(self.format_offered(call.provider)),
+            kind=spec.kind,
+        )
+        try:
+            leg = await self.pool.open(call.plan.agent, offer, call)
+        except (RuntimeError, TimeoutError, OSError) as error:
+            call.agent_lost(EndReason.AGENT_NOT_READY, str(error))
+            return
+        if call.state is CallState.RINGING and not call.answer.done():
+            call.agent_joined(leg)
+        else:  # gave up, or failed, while the host was being had
+            leg.event(link.Over("too late"))
+            self.pool.retire(leg)
+
+    def _ring_budget_over(self, call: Call, budget: float) -> None:
+        if call.state is CallState.RINGING:
+            call.agent_lost(EndReason.AGENT_NOT_READY, f"not ready within the ring budget of {budget:g} s")
+
+    def _plan(self, route: Route, agent: str) -> CallPlan:
+        allowed = list(route.allow_transfer)
+        fallback = route.fallback.transfer if route.fallback is not None else None
+        return CallPlan(
+            route=route.number,
+            agent=agent,
+            record=self.config.recording.default if route.record is None else route.record,
+            fallback_transfer=fallback or "",
+            may_transfer=lambda number: any(matches(pattern, number) for pattern in allowed),
+            max_seconds=float(min(route.max_duration or 10**9, self.config.limits.max_call_seconds)),
+            apology=self._apologies.get(apology_text(route), b""),
+        )
+
+    def _refuse(
+        self, provider: Provider, incoming: IncomingCall, reason: EndReason, route: Route | None, answer: Answer
+    ) -> Answer:
+        """Refuse in the carrier's language; the record says so."""
+        id = uuid.uuid4().hex
+        self._journal_offer(id, provider, incoming, route.number if route else "", "", False)
+        ended = {"status": STATUS_OF[reason], "reason": reason, "ended_by": EndedBy.GATEWAY, "detail": "", "seconds": 0}
+        self.journal.append(id, "call.ended", ended)
+        self.metrics.call_ended(provider.name, STATUS_OF[reason], reason)
+        log.warning("call refused", call_id=id, carrier=provider.name, reason=reason, to=incoming.to_number)
+        self._remember((provider.name, incoming.carrier_call_id), None)
+        return answer
+
+    def _journal_offer(
+        self, id: str, provider: Provider, incoming: IncomingCall, route: str, agent: str, record: bool
+    ) -> None:
+        self.journal.append(
+            id,
+            "call.offered",
+            {
+                "carrier": provider.name,
+                "carrier_call_id": incoming.carrier_call_id,
+                "direction": incoming.direction,
+                "from": incoming.from_number,
+                "to": incoming.to_number,
+                "route": route,
+                "agent": agent,
+                "record": record,
+                "fields": dict(incoming.fields),
+            },
+        )
+
+    def after(self, provider: Provider, carrier_call_id: str) -> Answer:
+        """What to do with a call whose stream has ended."""
+        key = (provider.name, carrier_call_id)
+        call = self._by_carrier.get(key)
+        if call is None:
+            call = self._ended.get(key)
+        if call is not None:
+            return call.after
+        # Not ours: most likely a call that a process before us carried when it died.
+        return SayAnswer(DEFAULT_APOLOGY)
+
+    def status(self, provider: Provider, changed: CallStatusChanged) -> None:
+        """A status callback; late, repeated and out of order."""
+        call = self._by_carrier.get((provider.name, changed.carrier_call_id))
+        if call is None:
+            return
+        data = {
+            "status": changed.status,
+            "cause": changed.cause,
+            "sequence": changed.sequence,
+            "fields": dict(changed.fields),
+        }
+        call.note("carrier.status", data)
+        if changed.status in ("completed", "busy", "failed", "no-answer", "canceled"):
+            detail = changed.cause or str(changed.status)
+            if call.live:
+                self._loop.call_later(STATUS_GRACE, call.end, EndReason.CALLER_HANGUP, EndedBy.CALLER, detail)
+            else:
+                call.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, detail)
+
+    # --- media sockets
+
+    def owner(self, token: str) -> Call | None:
+        """The call a token belongs to."""
+        return self._tokens.owner(token, self._loop.time())
+
+    def redeem(self, token: str) -> Call | None:
+        """The call a token belongs to; the token is used up."""
+        return self._tokens.redeem(token, self._loop.time())
+
+    # --- what calls ask of the board
+
+    def agent_ready(self, call: Call) -> None:
+        """The agent says Ready."""
+        if call.state is not CallState.RINGING:
+            return
+        token = self._tokens.issue(call, self._loop.time())
+        base = "ws" + self.config.public_url.removeprefix("http")
+        url = base + call.provider.media_path.replace("{token}", token)
+        call.answered(
+            StreamAnswer(
+                url, status_url=self.webhook_url(call.provider, "status"), after_url=self.after_url(call.provider)
+            )
+        )
+
+    def agent_unready(self, call: Call, reason: EndReason, detail: str) -> None:
+        """The agent was lost before the phone was answered: the caller gets the route's fallback."""
+        log.error("agent not ready", call_id=call.id, agent=call.plan.agent, reason=reason, detail=detail)
+        route = next((route for route in self.config.routes if route.number == call.plan.route), None)
+        answer = _fallback_answer(route.fallback if route else None) or SayAnswer(DEFAULT_APOLOGY)
+        if not call.answer.done():
+            call.answer.set_result(answer)
+        call.end(reason, EndedBy.GATEWAY, detail, hang_up=False)
+
+    def webhook_url(self, provider: Provider, kind: str) -> str:
+        """The public URL of a provider's webhook of this kind; empty when it has none."""
+        path = next((webhook.path for webhook in provider.webhooks if webhook.kind == kind), "")
+        return self.config.public_url + path if path else ""
+
+    def after_url(self, provider: Provider) -> str:
+        """Where the carrier asks how to go on."""
+        return self.webhook_url(provider, "after")
+
+    def format_offered(self, provider: Provider) -> AudioFormat:
+        """What the agent is told before the carrier's start says what it really is."""
+        return PCMU
+
+    def call_answered(self, call: Call) -> None:
+        """The carrier's audio is connected."""
+        self.metrics.call_answered(call.provider.name, self._loop.time() - call.offered_at)
+
+    def open_recording(self, call: Call, format: AudioFormat) -> Recording | None:
+        """Start recording a call."""
+
+        def stopped(result: RecordingResult) -> None:
+            self._recording_stopped(call, result)
+
+        try:
+            recording = self.recorder.open(call.id, format, on_stopped=stopped)
+        except OSError as error:
+            call.note("recording.stopped", {"reason": str(error), "seconds": 0.0, "bytes": 0, "sha256": ""})
+            return None
+        call.note("recording.started", {"path": str(recording.path)})
+        return recording
+
+    def _recording_stopped(self, call: Call, result: RecordingResult) -> None:
+        call.recording = None
+        call.note(
+            "recording.stopped",
+            {
+                "reason": result.reason,
+                "seconds": result.seconds,
+                "bytes": result.bytes,
+                "sha256": result.sha256,
+                "path": str(result.path),
+            },
+            sync=True,
+        )
+        if result.reason != "closed":
+            call.log.error("recording stopped", reason=result.reason, seconds=result.seconds)
+
+    def turn(self, call: Call, turn: link.Turn, first_sent: float) -> None:
+        """A reply left: the record and the histograms get where its time went."""
+        split = stages(turn, first_sent)
+        call.note(
+            "turn",
+            {
+                "utterance": turn.utterance,
+                "caller_stopped": turn.caller_stopped,
+                "turn_ended": turn.turn_ended,
+                "understood": turn.understood,
+                "reply_text": turn.reply_text,
+                "reply_audio": turn.reply_audio,
+                "first_sent": first_sent,
+                "voice_to_voice_ms": split.total_ms,
+                "stages": split.stages_ms,
+            },
+        )
+        self.metrics.turn(split.total_ms, split.stages_ms)
+
+    def barged_in(self, call: Call) -> None:
+        """The agent was interrupted."""
+        self.metrics.barge_in()
+
+    def fault(self, carrier: str, kind: str) -> None:
+        """A carrier broke its protocol."""
+        self.metrics.fault(carrier, kind)
+
+    async def order(self, call: Call, what: str, work: Awaitable[Any]) -> bool:
+        """Carry out an order at the carrier; False when it did not succeed."""
+        try:
+            result = await work
+        except CarrierError as error:
+            call.log.error("carrier order failed", order=what, carrier=call.provider.name, error=str(error))
+            call.note("carrier.order_failed", {"order": what, "error": str(error)[:500]})
+            return False
+        return result is not False
+
+    def run(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """Run something for a call; it is owned here and finished at shutdown."""
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task failed", task=task.get_name(), exc_info=error)
+
+    def retire(self, leg: AgentLeg) -> None:
+        """A call has no more use for its agent."""
+        self.pool.retire(leg)
+
+    def call_ended(self, call: Call, reason: EndReason) -> None:
+        """The slot is free again."""
+        del self._calls[call.id]
+        key = (call.provider.name, call.incoming.carrier_call_id)
+        if self._by_carrier.get(key) is call:
+            del self._by_carrier[key]
+        self._tokens.revoke(call)
+        self._remember(key, call)
+        self.frames_in += call.frames_in
+        if call.playout is not None:
+            self.frames_out += call.playout.frames_sent
+        if call.recording is not None:
+            call.recording.close()
+        seconds = self._loop.time() - call.answered_at if call.answered_at else None
+        self.metrics.call_ended(call.provider.name, STATUS_OF[reason], reason, seconds)
+        if not self._calls:
+            self._idle.set()
+
+    def _remember(self, key: tuple[str, str], call: Call | None) -> None:
+        self._ended[key] = call
+        self._recent.append((self._loop.time(), key))
+        while len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+
+    # --- watching
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = self._loop.time()
+            for call in tuple(self._calls.values()):
+                if call.live and now - call.last_heard > CARRIER_SILENCE:
+                    call.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, f"nothing heard for {CARRIER_SILENCE:g} s")
+            for call in self._tokens.expire(now):
+                if call.state is CallState.ANSWERED and call.stream is None:
+                    call.end(EndReason.MEDIA_NEVER_CAME, EndedBy.CARRIER, "the carrier opened no media socket")
+            while self._recent and now - self._recent[0][0] >= AFTER_MEMORY:
+                key = self._recent.popleft()[1]
+                if key in self._ended:
+                    self._ended[key] = None
+
+    # --- shutting down
+
+    def drain(self) -> None:
+        """Take no new calls; those that are up run to their end."""
+        self.draining = True
+
+    async def idle(self) -> None:
+        """Wait until no call is left."""
+        await self._idle.wait()
+
+    def end_all(self, reason: EndReason, by: EndedBy) -> None:
+        """Apologise on every call and end it."""
+        for call in tuple(self._calls.values()):
+            call.leave(reason, by, apologise=True)
+
+    async def close(self, budget: float) -> None:
+        """End what is left at once, and finish orders to carriers within `budget` seconds."""
+        for call in tuple(self._calls.values()):
+            call.end(EndReason.OPERATOR_KILL, EndedBy.OPERATOR)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=budget)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+
+def apology_text(route: Route) -> str:
+    """What a caller of this route hears when its agent is lost."""
+    return route.fallback.say if route.fallback is not None and route.fallback.say else DEFAULT_APOLOGY
+
+
+def _fallback_answer(fallback: Fallback | None) -> Answer | None:
+    if fallback is None:
+        return None
+    if fallback.say:
+        return SayAnswer(fallback.say, fallback.transfer or "")
+    return DialAnswer(fallback.transfer) if fallback.transfer else None
+
+
+__all__ = ["DrainingError", "ReplayedWebhookError", "Switchboard", "apology_text"]
