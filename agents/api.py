@@ -52,6 +52,8 @@ class AgentCall(ABC):
     """The agent's hold on its call. Everything returns at once; audio is in the agent's own `format`."""
 
     info: CallInfo
+    format: AudioFormat
+    "What the carrier speaks; an agent whose own `format` is None gets just that."
 
     @abstractmethod
     def speak(self, audio: bytes = b"", *, text: str = "", last: bool = True) -> Utterance:
@@ -124,7 +126,7 @@ class Agent:
     # --- handlers
 
     async def on_ring(self) -> None:
-        """The phone rings; return when ready to answer. The route's ring budget (3 s) caps it."""
+        """The phone rings; return when ready to answer, or raise Refused. The route's ring budget (3 s) caps it."""
 
     async def on_answer(self) -> None:
         """The conversation. When it returns the call ends after the last word. Default: listen until hang-up."""
@@ -144,6 +146,9 @@ class Agent:
         self._digits.append(digit)
         if self._digit_waiter is not None and not self._digit_waiter.done():
             self._digit_waiter.set_result(None)
+
+    def on_utterance_started(self, utterance: Utterance) -> None:
+        """The first audio of an utterance went to the carrier, at `utterance.started_at`."""
 
     def on_utterance_ended(self, ended: UtteranceEnded) -> None:
         """An utterance is over: played, cut or dropped."""
@@ -174,6 +179,10 @@ class Agent:
 
         audio = await synthesize(text, self.format or L16_8K)
         return await self.call.speak(audio, text=text)
+
+
+class Refused(Exception):
+    """Raise it in `on_ring` with the reason: this agent does not take the call, the route's fallback does."""
 
 
 class SettingsError(ValueError):

@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
@@ -71,8 +71,7 @@ class AgentHostProtocol(asyncio.Protocol):
         self.closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol
 
 from offhook.agents import link
-from offhook.agents.api import Agent, AgentCall, SettingsError, Utterance
+from offhook.agents.api import Agent, AgentCall, Refused, SettingsError, Utterance
 from offhook.agents.vad import VadService, VadStream
 from offhook.codecs.audio import L16_8K, AudioFormat
 from offhook.codecs.convert import Converter
@@ -59,7 +59,7 @@ class AgentSession(AgentCall):
         self._wire = wire
         self._vad_service = vad
         self._on_done = on_done
-        self._carrier = AudioFormat.parse(offer.format)
+        self.format = AudioFormat.parse(offer.format)
         self._next_id = 1
         self._utterances: dict[int, Utterance] = {}
         self._open: Utterance | None = None
@@ -86,7 +86,11 @@ class AgentSession(AgentCall):
         agent = self.agent
         assert agent is not None
         try:
-            await agent.on_ring()
+            try:
+                await agent.on_ring()
+            except Refused as refusal:
+                self._wire.event(link.Refuse(str(refusal)))
+                return
             self._wire.event(link.Ready())
             await self._answered.wait()
             await agent.on_answer()
@@ -118,17 +122,17 @@ class AgentSession(AgentCall):
     def _connect_audio(self) -> None:
         agent = self.agent
         assert agent is not None
-        wanted = agent.format or self._carrier
+        wanted = agent.format or self.format
         self._mine = wanted
-        same = wanted == self._carrier
-        self._hear = None if same else Converter(self._carrier, wanted).convert
-        self._live = None if same else Converter(wanted, self._carrier)
+        same = wanted == self.format
+        self._hear = None if same else Converter(self.format, wanted).convert
+        self._live = None if same else Converter(wanted, self.format)
         self._to_vad = None
         if agent.vad not in ("silero", "webrtc", "none"):
             raise SettingsError(f"vad: {agent.vad!r} is not one of silero, webrtc, none")
         if agent.vad != "none":
             if wanted != L16_8K:
-                self._to_vad = Converter(self._carrier, L16_8K).convert
+                self._to_vad = Converter(self.format, L16_8K).convert
             if self._vad is None:
                 self._vad = self._vad_service.open(agent.vad, self._speech_started, self._speech_stopped)
 
@@ -174,8 +178,8 @@ class AgentSession(AgentCall):
         elif agent is None:
             return
         elif isinstance(message, link.Answered):
-            if message.format and message.format != str(self._carrier):
-                self._carrier = AudioFormat.parse(message.format)
+            if message.format and message.format != str(self.format):
+                self.format = AudioFormat.parse(message.format)
                 self._connect_audio()
             self._answered.set()
         elif isinstance(message, link.Dtmf):
@@ -183,6 +187,7 @@ class AgentSession(AgentCall):
         elif isinstance(message, link.UtteranceStarted):
             if (utterance := self._utterances.get(message.utterance)) is not None:
                 utterance.started_at = message.at
+                self._guard(agent.on_utterance_started, utterance)
         elif isinstance(message, link.UtteranceEnded):
             if (utterance := self._utterances.pop(message.utterance, None)) is not None:
                 utterance._end(message)
@@ -210,7 +215,7 @@ class AgentSession(AgentCall):
         self._utterances[utterance.id] = utterance
         self._wire.event(link.Speak(utterance.id, text))
         self._open = utterance
-        self._voice = None if self._mine == self._carrier else Converter(self._mine, self._carrier)
+        self._voice = None if self._mine == self.format else Converter(self._mine, self.format)
         if audio:
             self.add(utterance, audio)
         if last:

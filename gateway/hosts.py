@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, cast
 
 import structlog
 
@@ -192,15 +192,15 @@ class AgentHost(asyncio.Protocol):
         try:
             async with asyncio.timeout(START_BUDGET):
                 await asyncio.shield(self._ready)
-        except TimeoutError:
-            self.kill(EndReason.AGENT_NOT_READY, f"host not ready after {START_BUDGET:.0f} s")
-            raise
+        except TimeoutError as error:
+            detail = f"agent host {self.name} was not ready after {START_BUDGET:.0f} s"
+            self.kill(EndReason.AGENT_NOT_READY, detail)
+            raise TimeoutError(detail) from error
 
     # --- socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
         legs = self._legs
