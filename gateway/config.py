@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -43,6 +42,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from offhook.agents.registry import BUILT_IN
 from offhook.gateway.config_source import ConfigError, Origin, Path, Problem, dotted, read, typed
 from offhook.gateway.hours import Hours
+from offhook.gateway.numbers import NumberPattern, PhoneNumber, canonical
 from offhook.providers import PROVIDERS, provider_class
 
 __all__ = [
@@ -73,51 +73,6 @@ DEFAULT_MAX_CALL_SECONDS: Final = 3300
 
 AGENT_KINDS: Final = "offhook.agents"
 """The entry-point group in which packages register agent kinds."""
-
-
-def _ambiguous(value: Any) -> Any:
-    """Numbers are text. A bare YAML number never gets here; one from code or JSON is refused, its `+` is lost."""
-    if isinstance(value, int | float):
-        raise PydanticCustomError("phone_number", 'write the number in quotes, such as "+15550100"')
-    return value
-
-
-_SEPARATORS = str.maketrans("", "", " -.()/")
-
-
-def _number(value: str) -> str:
-    plain = value.strip()
-    if re.match(r"(sips?|client|tel):", plain):
-        return plain
-    plain = plain.translate(_SEPARATORS)
-    if not re.fullmatch(r"\+?[0-9]{1,15}", plain):
-        raise PydanticCustomError(
-            "phone_number",
-            "{value} is no phone number; write it as +15550100, sip:… or client:…",
-            {"value": repr(value)},
-        )
-    return plain
-
-
-def _pattern(value: str) -> str:
-    plain = value.strip()
-    if plain == "*":
-        return plain
-    if plain.endswith("*") and "*" not in plain[:-1]:
-        head = plain[:-1]
-        return (head if re.match(r"(sips?|client|tel):", head) else "+" if head.strip() == "+" else _number(head)) + "*"
-    if "*" in plain:
-        raise PydanticCustomError(
-            "number_pattern", "{value}: `*` stands only at the end, such as +1555*", {"value": repr(value)}
-        )
-    return _number(plain)
-
-
-PhoneNumber = Annotated[str, BeforeValidator(_ambiguous), AfterValidator(_number)]
-"""An exact number: E.164 (spaces, dots, dashes and brackets are taken out) or a `sip:`, `client:`, `tel:` address."""
-
-NumberPattern = Annotated[str, BeforeValidator(_ambiguous), AfterValidator(_pattern)]
-"""An exact number, a prefix such as `+1555*`, or `*` for every number."""
 
 
 class Section(BaseModel):
@@ -402,7 +357,7 @@ class Config(Section):
             for loc, name in names:
                 if name not in self.agents:
                     fault(loc, f"no agent {name!r} under `agents:`; {_hint(name, sorted(self.agents))}")
-            first = numbers.setdefault(route.number.removeprefix("+"), index)
+            first = numbers.setdefault(canonical(route.number), index)
             if first != index:
                 fault(("routes", index, "number"), f"routes[{first}] has this number already; remove one")
         if errors:
