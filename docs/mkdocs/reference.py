@@ -1,0 +1,239 @@
+"""Write the reference pages from the code, so that they cannot say anything else.
+
+`make docs` runs this; a test fails when a page in docs/reference/ is not what would be written.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import click
+import typer.main
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from offhook.gateway.cli import app
+from offhook.gateway.config import AgentConfig, Config
+from offhook.providers import PROVIDERS, provider_class
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "docs" / "reference"
+
+MADE = "<!-- Written by docs/mkdocs/reference.py from the code; run `make docs` instead of editing. -->\n\n"
+
+
+def pages() -> dict[str, str]:
+    """File name below docs/reference → its text."""
+    return {"configuration.md": configuration(), "cli.md": commands(), "limits.md": limits()}
+
+
+# --- configuration ------------------------------------------------------------------
+
+
+def configuration() -> str:
+    """Every section and key of the configuration."""
+    out = [
+        MADE,
+        "# Configuration reference\n\n",
+        "How the file is read, and how the environment gets into it: [Configuration](../configuration.md).\n\n",
+        "| key | type | default | meaning |\n|---|---|---|---|\n",
+    ]
+    sections: list[tuple[str, type[BaseModel]]] = []
+    for name, field in Config.model_fields.items():
+        out.append(_row(name, field))
+        sections += ((path, model) for path, model in _models(name, field.annotation) if model is not BaseModel)
+    for path, model in sections:
+        out += _section(path, model)
+    for name in sorted(PROVIDERS):
+        out += _section(f"carriers.{name}", provider_class(name).Settings)
+    return "".join(out).rstrip() + "\n"
+
+
+def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
+    yield f"\n## `{path}`\n\n{_prose(model.__doc__)}\n\n"
+    yield "| key | type | default | meaning |\n|---|---|---|---|\n"
+    for name, field in model.model_fields.items():
+        yield _row(name, field)
+    if model is AgentConfig:
+        yield "| … | | | Settings of the agent itself: [Agents](../agents.md). |\n"
+    for name, field in model.model_fields.items():
+        for inner_path, inner in _models(f"{path}.{name}", field.annotation):
+            yield from _section(inner_path, inner)
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
+    kind = _type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
+    return f"| `{name}` | {kind} | {default} | {_prose(field.description)} |\n"
+
+
+def _default(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "–"
+    if isinstance(value, BaseModel):
+        return "see below"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return "`[" + ", ".join(map(str, value)) + "]`"
+    return f"`{value}`"
+
+
+def _type(annotation: Any) -> str:
+    """An annotation in the words of people who write YAML."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        names = {getattr(getattr(mark, "func", None), "__name__", "") for mark in arguments[1:]}
+        if "_pattern" in names:
+            return "number pattern"
+        return "phone number" if "_number" in names else _type(arguments[0])
+    if origin in (Union, UnionType):
+        return " or ".join(_type(argument) for argument in arguments if argument is not NoneType)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (list, tuple, set, frozenset):
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"name → {_type(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
+    known = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        Path: "path",
+        SecretStr: "secret",
+    }
+    return known.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _models(path: str, annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The models inside an annotation, with the path a reader would write."""
+    origin = get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield path, annotation
+    elif origin is dict:
+        yield from _models(f"{path}.<name>", get_args(annotation)[1])
+    elif origin is list:
+        yield from _models(f"{path}[]", get_args(annotation)[0])
+    elif origin is not None:
+        for argument in get_args(annotation):
+            yield from _models(path, argument)
+
+
+def _prose(text: str | None) -> str:
+    return re.sub(r"\s+", " ", text or "").strip().replace("|", "\\|").replace("<", "&lt;")
+
+
+# --- commands -----------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Every command with its arguments and options."""
+    out = [MADE, "# Commands\n"]
+    root = typer.main.get_command(app)
+    context = click.Context(root, info_name="offhook")
+    out.append(f"\n{_help(root)}\n")
+    out += _commands(context, root)
+    return "".join(out).rstrip() + "\n"
+
+
+def _commands(context: click.Context, command: click.Command) -> Iterator[str]:
+    for name, inner in sorted(getattr(command, "commands", {}).items()):
+        if inner.hidden:
+            continue
+        below = click.Context(inner, info_name=name, parent=context)
+        if getattr(inner, "commands", None):
+            yield from _commands(below, inner)
+            continue
+        usage = inner.get_usage(below).removeprefix("Usage: ")
+        yield f"\n## `{below.command_path}`\n\n```\n{usage}\n```\n\n{_help(inner)}\n"
+        parameters = [parameter for parameter in inner.params if not getattr(parameter, "hidden", False)]
+        if parameters:
+            yield "\n| | default | meaning |\n|---|---|---|\n"
+        for parameter in parameters:
+            names = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
+            if isinstance(parameter, click.Argument):
+                names = f"`{parameter.name.upper()}`" if parameter.name else ""
+            yield f"| {names} | {_option_default(parameter)} | {_prose(getattr(parameter, 'help', ''))} |\n"
+
+
+def _option_default(parameter: click.Parameter) -> str:
+    value = parameter.default
+    if parameter.required:
+        return "required"
+    if callable(value) or value in (None, False, ()) or "UNSET" in repr(value).upper():
+        return "–"
+    return f"`{value}`"
+
+
+def _help(command: click.Command) -> str:
+    paragraphs = re.split(r"\n\s*\n", (command.help or "").replace("\b", "").strip())
+    return "\n\n".join(re.sub(r"\s+", " ", paragraph) for paragraph in paragraphs)
+
+
+# --- limits -------------------------------------------------------------------------
+
+
+def limits() -> str:
+    """Every constant that has a number and a reason."""
+    out = [
+        MADE,
+        "# Limits\n\n",
+        "Every number that bounds something, and why it is what it is. They are constants of the modules named; ",
+        "what is meant to be changed is in the [configuration](configuration.md).\n",
+    ]
+    for room in ("codecs", "providers", "agents", "gateway"):
+        rows = [row for path in sorted((ROOT / room).rglob("*.py")) for row in _limits(path)]
+        if rows:
+            out += [f"\n## {room}/\n\n| constant | value | reason |\n|---|---|---|\n", *rows]
+    return "".join(out)
+
+
+def _limits(path: Path) -> Iterator[str]:
+    source = path.read_text()
+    body = ast.parse(source).body
+    for node, after in pairwise([*body, None]):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            continue
+        reason = ""
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+            reason = after.value.value
+        value = ast.unparse(node.value)
+        if node.target.id.isupper() and not node.target.id.startswith("_") and reason and _is_number(node.value):
+            where = path.relative_to(ROOT).as_posix()
+            yield f"| `{node.target.id}` ({where}) | `{value}` | {_prose(reason)} |\n"
+
+
+def _is_number(node: ast.expr) -> bool:
+    """A number, or arithmetic on numbers."""
+    return all(
+        isinstance(inner, ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop)
+        or (isinstance(inner, ast.Constant) and isinstance(inner.value, int | float))
+        for inner in ast.walk(node)
+    )
+
+
+def main() -> int:
+    """Write the pages; with `--check`, only say whether they are what would be written."""
+    stale = [name for name, text in pages().items() if not (OUT / name).is_file() or (OUT / name).read_text() != text]
+    if "--check" not in sys.argv:
+        OUT.mkdir(exist_ok=True)
+        for name in stale:
+            (OUT / name).write_text(pages()[name])
+        return 0
+    for name in stale:
+        sys.stderr.write(f"docs/reference/{name} is not what the code says; run `make docs`\n")
+    return int(bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
