@@ -61,7 +61,7 @@ def mix(one: bytes, other: bytes) -> bytes:
     """Add two stretches that begin together; the shorter one ends in silence, the sum saturates."""
     if len(one) < len(other):
         one, other = other, one
-    total = np.frombuffer(one, "<i2").astype(np.int32)
+    total = np.frombuffer(one, "<i2").astype(np.float64)
     total[: len(other) // 2] += np.frombuffer(other, "<i2")
     return _saturate(total)
 
@@ -75,8 +75,10 @@ def tone(frequency: float, seconds: float, rate: int, level: float = -15.0) -> b
     """A sine of `frequency` Hz that starts at phase 0, at `level` dBFS (the loudest sine there is: -3.01)."""
     phase = np.arange(round(seconds * rate)) * (2 * math.pi * frequency / rate)
     peak = min(FULL_SCALE * math.sqrt(2) * 10 ** (level / 20), FULL_SCALE - 1)
-    return np.rint(np.sin(phase) * peak).astype("<i2").tobytes()
+    wave: NDArray[np.float64] = np.rint(np.sin(phase) * peak)
+    return wave.astype("<i2").tobytes()
 
 
-def _saturate(samples: NDArray[np.int32] | NDArray[np.float64]) -> bytes:
-    return samples.clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
+def _saturate(samples: NDArray[np.float64]) -> bytes:
+    limited: NDArray[np.float64] = samples.clip(-FULL_SCALE, FULL_SCALE - 1)
+    return limited.astype("<i2").tobytes()
