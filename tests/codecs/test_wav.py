@@ -23,7 +23,8 @@ LEFT, RIGHT = tone(440, 0.5, 8000), tone(1000, 0.5, 8000)
 
 def interleaved(left: bytes, right: bytes) -> bytes:
     both: NDArray[np.int16] = np.array([np.frombuffer(left, "<i2"), np.frombuffer(right, "<i2")], "<i2")
-    return both.tobytes("F")
+    frames: bytes = both.tobytes("F")
+    return frames
 
 
 def heard_by_the_standard_library(path: Path) -> bytes:
