@@ -110,6 +110,13 @@ def settings(header: str) -> tuple[str, str]:
     return found.get("key", ""), found.get("algorithm", "").upper()
 
 
+def request_fields(request: CarrierRequest) -> list[tuple[str, str]]:
+    """The fields of a webhook, from its form or, for a GET, its query. Not to be trusted before `verify`."""
+    if request.method == "GET" or not request.body:
+        return query_fields(request.url.partition("#")[0].partition("?")[2])
+    return form_fields(request.body)
+
+
 def verify(request: CarrierRequest, *, tokens: Sequence[str], shared_keys: Mapping[str, str] | None = None) -> None:
     """Check that Twilio signed a webhook or a WebSocket upgrade.
 
