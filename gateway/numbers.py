@@ -10,9 +10,9 @@ from pydantic_core import PydanticCustomError
 
 _ADDRESS = re.compile(r"(?:sips?|client|tel):", re.IGNORECASE)
 _SEPARATORS: Final = str.maketrans("", "", " -.()/")
-_IN_TEXT = re.compile(r"(?<![\w+:.-])\+?[0-9][0-9 ()./-]{5,}[0-9](?![\w:-]|\.[0-9])")
+_IN_TEXT = re.compile(r"\+[0-9][0-9 ()./-]{5,}[0-9](?!\w)|(?<![\w.+-])[0-9]{9,15}(?![\w.-])")
 
-MASK: Final = "•"
+MASK: Final = "*"
 
 
 def canonical(number: str) -> str:
@@ -37,7 +37,7 @@ def mask(number: str) -> str:
 
 
 def mask_text(text: str) -> str:
-    """A text with every phone number in it masked: seven digits or more, with separators or without."""
+    """A text with the phone numbers in it masked: `+` and seven digits or more, or nine digits or more alone."""
     return _IN_TEXT.sub(lambda match: mask(match[0]), text)
 
 

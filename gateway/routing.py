@@ -8,12 +8,15 @@ from datetime import datetime
 from offhook.gateway.config import Closed, Config, Route
 from offhook.gateway.numbers import canonical, matches
 
+__all__ = ["RouteMatch", "Router", "matches", "may_transfer"]
+
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """The route that fits a call."""
+    """What the routes say about a call."""
 
-    route: Route
+    route: Route | None
+    "None: no route fits the number."
     agent_name: str
     "Who answers, a name under `agents:`. Empty: nobody does, see `closed`."
     reason: str
@@ -23,7 +26,7 @@ class RouteMatch:
     @property
     def closed(self) -> Closed | None:
         """What to say or where to transfer instead of an agent; None when an agent answers, or the call is refused."""
-        return None if self.agent_name else self.route.closed
+        return None if self.agent_name or self.route is None else self.route.closed
 
 
 class Router:
@@ -39,8 +42,8 @@ class Router:
                 self._exact[canonical(route.number)] = route
         self._prefixes.sort(key=lambda item: len(item[0]), reverse=True)
 
-    def route(self, to_number: str, from_number: str, at: datetime) -> RouteMatch | None:
-        """The route of a call, or None when no route fits.
+    def route(self, to_number: str, from_number: str, at: datetime) -> RouteMatch:
+        """Find the route of a call.
 
         Args:
             to_number: the number that was called.
@@ -53,7 +56,7 @@ class Router:
         if route is None:
             route = next((route for prefix, route in self._prefixes if called.startswith(prefix)), None)
             if route is None:
-                return None
+                return RouteMatch(None, "", "no route has this number")
             how = "default" if route.number == "*" else "prefix"
         reason = how if how == "default" else f"{how} {route.number}"
         if route.hours is None or route.hours.is_open(at):
