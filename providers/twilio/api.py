@@ -128,7 +128,8 @@ class _Http:
     def __init__(self, api_base: str, timeout: float) -> None:
         module: Any = import_module("twilio.http.http_client")
         self._base = api_base.rstrip("/")
-        self._client = module.TwilioHttpClient(logger=_quiet_logger(), timeout=(CONNECT_TIMEOUT, timeout))
+        self._client = module.TwilioHttpClient(logger=_quiet_logger())
+        self._client.timeout = (CONNECT_TIMEOUT, timeout)  # its constructor takes one number; requests takes a pair
 
     def request(self, method: str, url: str, **options: Any) -> Any:
         if self._base:
