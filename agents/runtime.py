@@ -59,7 +59,7 @@ class AgentSession(AgentCall):
         self._wire = wire
         self._vad_service = vad
         self._on_done = on_done
-        self.format = AudioFormat.parse(offer.format)
+        self.format = self._mine = AudioFormat.parse(offer.format)
         self._next_id = 1
         self._utterances: dict[int, Utterance] = {}
         self._open: Utterance | None = None

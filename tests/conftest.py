@@ -2,6 +2,7 @@
 
 Markers:
     virtual_time: run the test on a loop whose clock jumps to the next timer as soon as nothing is ready.
+    own_tasks(reason): skip the check for tasks only; a fixture of the test's ends and checks them.
     leaves(reason): skip the leak check; the reason says what stays and who clears it up.
     timing: measures real time; `make test` runs these alone, after the others.
 """
@@ -174,6 +175,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         isinstance(item, pytest.Function)
         and inspect.iscoroutinefunction(item.obj)
         and item.get_closest_marker("leaves") is None
+        and item.get_closest_marker("own_tasks") is None
     ):
         item.obj = _checking_tasks(item.obj)
     return (yield)
