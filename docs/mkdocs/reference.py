@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+import msgspec
 import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from offhook.agents import link
 from offhook.gateway.cli import app
 from offhook.gateway.config import AgentConfig, Config
 from offhook.providers import PROVIDERS, provider_class
@@ -31,7 +34,12 @@ MADE = "<!-- Written by docs/mkdocs/reference.py from the code; run `make docs` 
 
 def pages() -> dict[str, str]:
     """File name below docs/reference → its text."""
-    return {"configuration.md": configuration(), "cli.md": commands(), "limits.md": limits()}
+    return {
+        "configuration.md": configuration(),
+        "cli.md": commands(),
+        "link.md": messages(),
+        "limits.md": limits(),
+    }
 
 
 # --- configuration ------------------------------------------------------------------
@@ -178,6 +186,76 @@ def _option_default(parameter: click.Parameter) -> str:
 def _help(command: click.Command) -> str:
     paragraphs = re.split(r"\n\s*\n", (command.help or "").replace("\b", "").strip())
     return "\n\n".join(re.sub(r"\s+", " ", paragraph) for paragraph in paragraphs)
+
+
+# --- the agent link -----------------------------------------------------------------
+
+
+def messages() -> str:
+    """Every message of the agent link that a remote agent may see or send."""
+    docs = _field_docs(Path(link.__file__))
+    out = [
+        MADE,
+        "# Messages of the agent link\n\n",
+        f"Version {link.VERSION}. How they are used: [The agent link](../link.md). ",
+        "A field with a default may be left out.\n",
+        "\n## From offhook to the agent\n",
+    ]
+    for message in get_args(link.ToAgent):
+        out += _message(message, docs)
+    out.append("\n## From the agent to offhook\n")
+    for message in get_args(link.FromAgent):
+        out += _message(message, docs)
+    out.append("\n## `call` of an offer\n")
+    out += _fields(link.CallInfo, docs)
+    return "".join(out)
+
+
+def _message(message: type[msgspec.Struct], docs: dict[tuple[str, str], str]) -> Iterator[str]:
+    yield f"\n### `{message.__struct_config__.tag}`\n\n{_prose(message.__doc__)}\n"
+    yield from _fields(message, docs)
+
+
+def _fields(message: type[msgspec.Struct], docs: dict[tuple[str, str], str]) -> Iterator[str]:
+    fields = msgspec.structs.fields(message)
+    if fields:
+        yield "\n| field | type | default | meaning |\n|---|---|---|---|\n"
+    for field in fields:
+        if field.required:
+            default = "required"
+        elif field.default is msgspec.NODEFAULT:
+            default = f"`{json.dumps(field.default_factory())}`"
+        else:
+            default = f"`{json.dumps(field.default)}`"
+        meaning = _prose(docs.get((message.__name__, field.name), ""))
+        yield f"| `{field.name}` | {_json_type(field.type)} | {default} | {meaning} |\n"
+
+
+def _json_type(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{json.dumps(value)}`" for value in arguments)
+    if origin is list:
+        return "array"
+    known = {str: "string", int: "integer", float: "number", bool: "boolean"}
+    return known.get(annotation, "object")
+
+
+def _field_docs(path: Path) -> dict[tuple[str, str], str]:
+    """(class, field) → the string that stands below the field."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for field, after in pairwise(node.body):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
+                found[node.name, field.target.id] = str(after.value.value)
+    return found
 
 
 # --- limits -------------------------------------------------------------------------
