@@ -29,6 +29,9 @@ NUMBER_FIELDS: Final = frozenset({"from", "to", "from_number", "to_number", "num
 ID_FIELDS: Final = frozenset({"call_id", "carrier_call_id", "stream_id", "timestamp", "level", "logger", "path"})
 """Fields that never hold a phone number and may look like one."""
 
+MANY_LINES: Final = frozenset({"exception", "stack"})
+"""Fields that may have several lines; anywhere else a line break would forge a line."""
+
 MIN_SECRET: Final = 4
 """Letters; a shorter secret is left alone in other words, and is none."""
 
@@ -40,7 +43,8 @@ _AUTH_NAME = re.compile(
     r"(authorization|cookie|x-twilio-signature|x-plivo-signature[\w-]*|auth_token|api_?key|api_?secret|password)", re.I
 )
 _AUTH_TEXT = re.compile(
-    rf"(?P<name>{_AUTH_NAME.pattern})(?P<sign>['\"]?\s*[:=,]\s*b?['\"]?)(?:(?:basic|bearer)\s+)?[^\s'\",;&)\]}}]+", re.I
+    rf"(?P<name>{_AUTH_NAME.pattern})(?P<sign>['\"]?\s*[:=,]\s*(?:b(?=['\"]))?['\"]?)(?:(?:basic|bearer)\s+)?[^\s'\",;&)\]}}]+",
+    re.I,
 )
 _MEDIA_TOKEN = re.compile(r"(/media/)[\w.~-]+")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -72,14 +76,14 @@ class Redactor:
             return [self._value(key, item) for item in value]
         if key in ("exc_info", "_record"):
             return value
-        text = self.secrets(
-            value if isinstance(value, str) else repr(value) if isinstance(value, bytes) else str(value)
-        )
+        text = self.text(value if isinstance(value, str) else repr(value) if isinstance(value, bytes) else str(value))
+        if key not in MANY_LINES:
+            text = text.replace("\n", "\\n")
         if key in NUMBER_FIELDS:
             return mask(text)
         return text if key in ID_FIELDS else mask_text(text)
 
-    def secrets(self, text: str) -> str:
+    def text(self, text: str) -> str:
         """The text without secrets and without signs that act on a terminal."""
         if self._secrets is not None:
             text = self._secrets.sub("[secret]", text)
