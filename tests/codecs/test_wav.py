@@ -30,7 +30,8 @@ def interleaved(left: bytes, right: bytes) -> bytes:
 def heard_by_the_standard_library(path: Path) -> bytes:
     with wave.open(str(path)) as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (2, 2, 8000)
-        return file.readframes(file.getnframes())
+        frames: bytes = file.readframes(file.getnframes())
+        return frames
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
