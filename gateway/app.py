@@ -81,7 +81,7 @@ class App:
         return JSONResponse(body, 200 if board.admits else 503)
 
     async def _scrape(self, request: Request) -> Response:
-        body, content_type = self._metrics.exposition()
+        body, content_type = self._metrics.exposition(request.headers.get("accept", ""))
         return Response(body, media_type=content_type)
 
     # --- webhooks

@@ -64,6 +64,13 @@ TRANSFER_BUDGET: Final = 15.0
 """Seconds after which a transfer that the carrier accepted must have taken the stream away."""
 
 
+ORDERLY: Final = (1000, 1001)
+"""Close codes of a carrier that ends the stream on purpose; Plivo says no more than that."""
+
+FROZEN: Final = 5.0
+"""Seconds of silence before a socket broke that tell a frozen carrier (its pings went unanswered) from a reset."""
+
+
 class CallState(StrEnum):
     """Where a call is in its life."""
 
@@ -156,6 +163,7 @@ class Call:
         self._agent: AgentLeg | None = None
         self._lost: tuple[EndReason, str] | None = None
         self._socket: MediaWebSocketProtocol | None = None
+        self._close_code = 1006
         self._playout: Playout | None = None
         self._departure: _Departure | None = None
         self._turns: dict[int, link.Turn] = {}
@@ -281,9 +289,13 @@ class Call:
 
     def _start_recording(self, format: AudioFormat) -> None:
         self.recording = self._board.open_recording(self, format)
-        if self.recording is not None:
-            self.audio_sent = self.recording.agent  # type: ignore[method-assign]  # nothing in between
-            self.audio_cut = self.recording.cut  # type: ignore[method-assign]
+        self.audio_sent = self.recording.agent  # type: ignore[method-assign]  # nothing in between
+        self.audio_cut = self.recording.cut  # type: ignore[method-assign]
+
+    def recording_lost(self) -> None:
+        """The recording has stopped by itself; the call goes on without."""
+        self.recording = None
+        del self.audio_sent, self.audio_cut
 
     def _fault(self, fault: ProtocolFault) -> None:
         count = self.faults[fault.kind] = self.faults.get(fault.kind, 0) + 1
@@ -295,8 +307,8 @@ class Call:
             self.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER, fault.kind, close_code=fault.close_code)
 
     def _stream_ended(self, reason: str) -> None:
-        if self.state is CallState.LEAVING and self._departure is not None:
-            departure = self._departure
+        departure = self._departure
+        if self.state is CallState.LEAVING and departure is not None:
             if departure.to and not self._transferring:
                 # The caller left before the transfer was asked for.
                 self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, "before the transfer")
@@ -304,23 +316,24 @@ class Call:
                 self._conclude(departure)
             else:
                 self.end(departure.reason, departure.by, departure.detail)
-        elif reason == "stop":
-            self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER)
         elif reason == "protocol-error":
-            self.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER, "")
+            self.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER)
+        elif reason == "stop" or self._close_code in ORDERLY:
+            self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER)
+        elif (silent := self._loop.time() - self.last_heard) > FROZEN:
+            self.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, f"the media socket was silent for {silent:.0f} s")
         else:
-            self.end(EndReason.CARRIER_RESET, EndedBy.CARRIER, "the media socket closed without a stop")
+            self.end(EndReason.CARRIER_RESET, EndedBy.CARRIER, "the media socket broke without a stop")
 
     def socket_closed(self, code: int) -> None:
         """The media socket is gone."""
         if self.state is CallState.ENDED or self.stream is None:
             return
-        if code == 1011 and not self._loop.time() - self.last_heard < 5.0:
-            self.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, "no answer to pings")
-            return
+        self._close_code = code
+        started = bool(self.answered_at)
         for event in self.stream.closed(self._loop.time()):
             self.carrier_event(event)
-        if self.state is not CallState.ENDED:  # a stream that had not even started
+        if not started:
             self.end(EndReason.CARRIER_RESET, EndedBy.CARRIER, f"the media socket closed with {code} before start")
 
     # --- the agent's side
@@ -402,7 +415,7 @@ class Call:
 
     def _barge_in(self) -> None:
         playout = self._playout
-        if playout is None or self.state is CallState.ENDED:
+        if playout is None:
             return
         speaking = playout.speaking
         ends = playout.clear()

@@ -97,7 +97,7 @@ class Gateway:
             stack.callback(journal.close)
             shipper.start()
             stack.push_async_callback(shipper.close)
-            stack.callback(recorder.close)
+            stack.push_async_callback(recorder.close)
             stack.push_async_callback(_close_controls, providers)
             stack.push_async_callback(pool.close)
             await pool.start()

@@ -27,7 +27,7 @@ from offhook.gateway.metrics import Metrics
 from offhook.gateway.playout import PlayoutClock
 from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason
 from offhook.gateway.recording import Recorder, Recording, RecordingResult
-from offhook.gateway.routing import Router, matches
+from offhook.gateway.routing import Router, may_transfer
 from offhook.gateway.tokens import Tokens
 from offhook.providers.base import (
     Answer,
@@ -225,15 +225,14 @@ class Switchboard:
             call.agent_lost(EndReason.AGENT_NOT_READY, f"not ready within the ring budget of {budget:g} s")
 
     def _plan(self, route: Route, agent: str) -> CallPlan:
-        allowed = list(route.allow_transfer)
         fallback = route.fallback.transfer if route.fallback is not None else None
         return CallPlan(
             route=route.number,
             agent=agent,
-            record=self.config.recording.default if route.record is None else route.record,
+            record=self.config.records(route),
             fallback_transfer=fallback or "",
-            may_transfer=lambda number: any(matches(pattern, number) for pattern in allowed),
-            max_seconds=float(min(route.max_duration or 10**9, self.config.limits.max_call_seconds)),
+            may_transfer=lambda number: may_transfer(route, number),
+            max_seconds=float(self.config.max_duration(route)),
             apology=self._apologies.get(apology_text(route), b""),
         )
 
@@ -316,8 +315,7 @@ class Switchboard:
         if call.state is not CallState.RINGING:
             return
         token = self._tokens.issue(call, self._loop.time())
-        base = "ws" + self.config.public_url.removeprefix("http")
-        url = base + call.provider.media_path.replace("{token}", token)
+        url = self.config.public_ws_url + call.provider.media_path.replace("{token}", token)
         call.answered(
             StreamAnswer(
                 url, status_url=self.webhook_url(call.provider, "status"), after_url=self.after_url(call.provider)
@@ -350,22 +348,24 @@ class Switchboard:
         """The carrier's audio is connected."""
         self.metrics.call_answered(call.provider.name, self._loop.time() - call.offered_at)
 
-    def open_recording(self, call: Call, format: AudioFormat) -> Recording | None:
+    def open_recording(self, call: Call, format: AudioFormat) -> Recording:
         """Start recording a call."""
 
         def stopped(result: RecordingResult) -> None:
+            call.recording_lost()
             self._recording_stopped(call, result)
 
-        try:
-            recording = self.recorder.open(call.id, format, on_stopped=stopped)
-        except OSError as error:
-            call.note("recording.stopped", {"reason": str(error), "seconds": 0.0, "bytes": 0, "sha256": ""})
-            return None
+        recording = self.recorder.open(call.id, format, on_stopped=stopped)
         call.note("recording.started", {"path": str(recording.path)})
         return recording
 
+    def _close_recording(self, call: Call, recording: Recording) -> None:
+        def closed(future: asyncio.Future[RecordingResult]) -> None:
+            self._recording_stopped(call, future.result())
+
+        recording.close().add_done_callback(closed)
+
     def _recording_stopped(self, call: Call, result: RecordingResult) -> None:
-        call.recording = None
         call.note(
             "recording.stopped",
             {
@@ -377,8 +377,6 @@ class Switchboard:
             },
             sync=True,
         )
-        if result.reason != "closed":
-            call.log.error("recording stopped", reason=result.reason, seconds=result.seconds)
 
     def turn(self, call: Call, turn: link.Turn, first_sent: float) -> None:
         """A reply left: the record and the histograms get where its time went."""
@@ -444,7 +442,7 @@ class Switchboard:
         if call.playout is not None:
             self.frames_out += call.playout.frames_sent
         if call.recording is not None:
-            call.recording.close()
+            self._close_recording(call, call.recording)
         seconds = self._loop.time() - call.answered_at if call.answered_at else None
         self.metrics.call_ended(call.provider.name, STATUS_OF[reason], reason, seconds)
         if not self._calls:
@@ -460,8 +458,10 @@ class Switchboard:
 
     async def _sweep(self) -> None:
         while True:
+            due = self._loop.time() + SWEEP
             await asyncio.sleep(SWEEP)
             now = self._loop.time()
+            self.metrics.loop_lag(max(0.0, now - due))
             for call in tuple(self._calls.values()):
                 if call.live and now - call.last_heard > CARRIER_SILENCE:
                     call.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, f"nothing heard for {CARRIER_SILENCE:g} s")
