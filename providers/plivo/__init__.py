@@ -1,0 +1,1 @@
+"""Plivo Voice: its XML, audio streaming and the Call API."""
