@@ -146,6 +146,11 @@ class AgentHost(asyncio.Protocol):
         return len(self._legs)
 
     @property
+    def serves(self) -> bool:
+        """Whether it can be offered a call."""
+        return not self.dead and self._verdict is None
+
+    @property
     def pid(self) -> int:
         """Process id. Valid once started."""
         assert self._process is not None
@@ -410,6 +415,7 @@ class AgentPool:
         self._all: set[AgentHost] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaths: deque[float] = deque(maxlen=len(BACKOFF))
+        self._replaced = asyncio.Event()
         self._closing = False
         self._inline_vad: VadService | None = None
         self.restarts = 0
@@ -431,7 +437,7 @@ class AgentPool:
 
         Raises:
             KeyError: no agent of this name.
-            RuntimeError, TimeoutError: no host could be had.
+            RuntimeError, TimeoutError, OSError: no process could be started for the call.
         """
         spec = self._specs[name]
         if spec.isolation == "inline":
@@ -441,9 +447,9 @@ class AgentPool:
         if spec.isolation == "call":
             host = await self._take_warm(name)
         else:
-            hosts = [host for host in self._shared if not host.dead and host._verdict is None]
-            if not hosts:
-                raise RuntimeError("no agent host is up; they are being restarted")
+            while not (hosts := [host for host in self._shared if host.serves]):
+                self._replaced.clear()
+                await self._replaced.wait()  # the ring budget caps it
             host = min(hosts, key=lambda host: host.calls)
         return host.open(offer, listener)
 
@@ -499,8 +505,8 @@ class AgentPool:
             recent = sum(loop.time() - at < BACKOFF_MEMORY for at in self._deaths)
             await asyncio.sleep(BACKOFF[min(recent, len(BACKOFF)) - 1] if recent else 0.0)
             try:
-                specs = host._specs
-                self._shared.append(await self._start_host(host.name, specs))
+                self._shared.append(await self._start_host(host.name, host._specs))
+                self._replaced.set()
             except (RuntimeError, TimeoutError, OSError) as error:
                 log.error("agent host does not start", host=host.name, error=str(error))
                 self._deaths.append(loop.time())
@@ -522,7 +528,7 @@ class AgentPool:
     @property
     def ready(self) -> bool:
         """True while every agent could be offered a call."""
-        return bool(self._shared) or all(spec.isolation != "host" for spec in self._specs.values())
+        return any(host.serves for host in self._shared) or all(spec.isolation != "host" for spec in self._specs.values())
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
