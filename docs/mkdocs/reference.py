@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import sys
@@ -18,12 +19,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 import msgspec
 import typer.main
+from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from offhook.agents import link
 from offhook.gateway.cli import app
 from offhook.gateway.config import AgentConfig, Config
+from offhook.gateway.metrics import Metrics
 from offhook.providers import PROVIDERS, provider_class
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +42,7 @@ def pages() -> dict[str, str]:
         "cli.md": commands(),
         "link.md": messages(),
         "limits.md": limits(),
+        "metrics.md": metrics(),
     }
 
 
@@ -55,7 +59,7 @@ def configuration() -> str:
     ]
     sections: list[tuple[str, type[BaseModel]]] = []
     for name, field in Config.model_fields.items():
-        out.append(_row(name, field))
+        out.append(_row(Config, name, field))
         sections += ((path, model) for path, model in _models(name, field.annotation) if model is not BaseModel)
     for path, model in sections:
         out += _section(path, model)
@@ -68,7 +72,7 @@ def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
     yield f"\n## `{path}`\n\n{_prose(model.__doc__)}\n\n"
     yield "| key | type | default | meaning |\n|---|---|---|---|\n"
     for name, field in model.model_fields.items():
-        yield _row(name, field)
+        yield _row(model, name, field)
     if model is AgentConfig:
         yield "| … | | | Settings of the agent itself: [Agents](../agents.md). |\n"
     for name, field in model.model_fields.items():
@@ -76,10 +80,25 @@ def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
             yield from _section(inner_path, inner)
 
 
-def _row(name: str, field: FieldInfo) -> str:
+def _row(model: type[BaseModel], name: str, field: FieldInfo) -> str:
     default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
     kind = _type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
-    return f"| `{name}` | {kind} | {default} | {_prose(field.description)} |\n"
+    return f"| `{name}` | {kind} | {default} | {_prose(_meaning(model, name, field))} |\n"
+
+
+def _meaning(model: type[BaseModel], name: str, field: FieldInfo) -> str:
+    """What stands below the field in the source, or what its section is about."""
+    if field.description:
+        return field.description
+    for base in model.__mro__:
+        if base is BaseModel:
+            break
+        source = inspect.getsourcefile(base)
+        if source is not None and (found := _field_docs(Path(source)).get((base.__name__, name))):
+            return found
+    annotation = field.annotation
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return (annotation.__doc__ or "") if is_section else ""
 
 
 def _default(value: Any) -> str:
@@ -256,6 +275,48 @@ def _field_docs(path: Path) -> dict[tuple[str, str], str]:
             ):
                 found[node.name, field.target.id] = str(after.value.value)
     return found
+
+
+# --- metrics ------------------------------------------------------------------------
+
+
+def metrics() -> str:
+    """Every metric with its type and labels."""
+    own = Metrics()
+    own.watch(_Anything(), _Anything())
+    labels = {
+        collector._name: getattr(collector, "_labelnames", ())
+        for collector in vars(own).values()
+        if isinstance(collector, Counter | Histogram)
+    }
+    out = [
+        MADE,
+        "# Metrics\n\n",
+        "What `/metrics` gives. What the Python client says about the process itself (`process_…`) comes on top.\n\n",
+        "| metric | type | labels | meaning |\n|---|---|---|---|\n",
+    ]
+    for family in sorted(own.registry.collect(), key=lambda family: family.name):
+        if family.name.startswith("offhook_"):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            names = ", ".join(f"`{label}`" for label in labels.get(family.name, ()))
+            out.append(f"| `{name}` | {family.type} | {names} | {_prose(family.documentation)} |\n")
+    return "".join(out)
+
+
+class _Anything:
+    """Stands for a gateway that is not running: everything in it is zero and empty."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _Anything()
+
+    def __call__(self) -> tuple[int, int]:
+        return 0, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __float__(self) -> float:
+        return 0.0
 
 
 # --- limits -------------------------------------------------------------------------

@@ -164,12 +164,12 @@ def test_room_on_the_disk(free: int, state: str, tmp_path: Path, monkeypatch: py
     assert one(check.check_folder("data_dir", tmp_path)).state == state
 
 
-def test_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
-    assert one(check.check_descriptors(100)).state == "ok"
-    finding = one(check.check_descriptors(200))
-    assert finding.state == "fail"
-    assert "ulimit -n 1056" in finding.remedy
+@pytest.mark.parametrize(("calls", "allowed", "state"), [(100, 1024, "ok"), (500, 1024, "warn"), (1, 200, "fail")])
+def test_open_files(calls: int, allowed: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, 4096))
+    finding = one(check.check_descriptors(calls))
+    assert finding.state == state
+    assert state == "ok" or f"ulimit -n {256 + 3 * calls}" in finding.remedy
 
 
 def test_no_synthesiser(monkeypatch: pytest.MonkeyPatch) -> None:
