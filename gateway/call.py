@@ -378,8 +378,8 @@ class Call:
             case _:
                 pass  # Speak or Spoken after the end of talking: nobody is to hear it
 
-    def agent_lost(self, reason: EndReason, detail: str) -> None:
-        """The agent is gone: apologise, then the fallback."""
+    def agent_lost(self, reason: EndReason, detail: str, by: EndedBy = EndedBy.GATEWAY) -> None:
+        """The agent is gone, or taken off the call: apologise, then the fallback."""
         if self.state is CallState.ENDED:
             return
         self._drop_agent("lost")
@@ -395,7 +395,7 @@ class Call:
             return  # not started yet, or on the way out anyhow
         assert self._playout is not None
         assert self.stream is not None
-        self._departure = _Departure(reason, EndedBy.GATEWAY, detail, to=self.plan.fallback_transfer)
+        self._departure = _Departure(reason, by, detail, to=self.plan.fallback_transfer)
         self._playout.clear()
         if self.plan.apology:
             self._playout.speak(APOLOGY, "(apology)")
@@ -555,7 +555,7 @@ class Call:
         if self.state in (CallState.RINGING, CallState.ANSWERED):
             self.end(reason, by, hang_up=True)
         elif apologise and self.state is CallState.LIVE:
-            self.agent_lost(reason, "")
+            self.agent_lost(reason, "", by)
         elif self.state is CallState.LIVE:
             self._leave(_Departure(reason, by), after_speech=True)
 

@@ -528,7 +528,9 @@ class AgentPool:
     @property
     def ready(self) -> bool:
         """True while every agent could be offered a call."""
-        return any(host.serves for host in self._shared) or all(spec.isolation != "host" for spec in self._specs.values())
+        return any(host.serves for host in self._shared) or all(
+            spec.isolation != "host" for spec in self._specs.values()
+        )
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
