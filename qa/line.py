@@ -76,6 +76,7 @@ class Line:
         self.left_at = array("d")
         self.lateness = array("d")
         "How late each frame was sent, seconds."
+        self.lost_frames = 0
         self.on_arrival: Callable[[Arrival], None] | None = None
 
     # --- the caller's side ---
@@ -125,13 +126,12 @@ class Line:
 
     def frame(self, now: float) -> list[bytes]:
         """The next caller frame, 20 ms of speech or silence."""
-        self.lateness.append(max(0.0, now - self.frame_due))
-        self.left_at.append(now - self._started)
-        pcm = self._next_frame().tobytes()
-        self._caller += pcm
-        messages = [self._side.media(self._to_carrier(pcm))]
-        messages += self.owed(now)
-        return messages
+        return [self._side.media(self._leaving(now)), *self.owed(now)]
+
+    def lose_frame(self, now: float) -> None:
+        """The next caller frame never reaches the bot, for the bot does not read."""
+        self.lost_frames += 1
+        self._side.lose(self._leaving(now))
 
     def dtmf(self, digit: str) -> bytes:
         """The caller presses a key."""
@@ -200,6 +200,13 @@ class Line:
         self.arrivals.append(arrival)
         if self.on_arrival is not None:
             self.on_arrival(arrival)
+
+    def _leaving(self, now: float) -> bytes:
+        self.lateness.append(max(0.0, now - self.frame_due))
+        self.left_at.append(now - self._started)
+        pcm = self._next_frame().tobytes()
+        self._caller += pcm
+        return self._to_carrier(pcm)
 
     def _next_frame(self) -> Samples:
         if not self._speech:

@@ -12,11 +12,20 @@ import uvicorn
 
 
 class _Server(uvicorn.Server):
-    """A server that lives inside somebody else's process."""
+    """A server that lives inside somebody else's process, and stops at once."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up, self.stop = asyncio.Event(), asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # fills in the default headers
+        self.up.set()
+        await self.stop.wait()
 
 
 class Listener:
@@ -42,13 +51,14 @@ class Listener:
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve([listening]), name="qa-listener")
-        while not self._server.started:
-            if self._task.done():
-                await self._task
-            await asyncio.sleep(0.005)
+        up = asyncio.create_task(self._server.up.wait())
+        await asyncio.wait([up, self._task], return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done():
+            up.cancel()
+            await self._task
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         assert self._task is not None
-        self._server.should_exit = True
+        self._server.stop.set()
         await self._task
