@@ -1,4 +1,6 @@
-"""What every test gets: a check that it left nothing behind, and a loop whose time is virtual for those that ask.
+"""What every test gets: nothing may block the media path, nothing may be left behind.
+
+And for those that ask, a loop whose time is virtual.
 
 Markers:
     virtual_time: run the test on a loop whose clock jumps to the next timer as soon as nothing is ready.
@@ -15,13 +17,16 @@ import gc
 import inspect
 import os
 import selectors
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 LEAK_GRACE = 2.0
 """Seconds that what a test closed may take to be gone: threads join, children are reaped, sockets linger."""
@@ -79,6 +84,29 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("virtual_time") is not None:
         return {"virtual": VirtualTimeLoop}
     return {"real": asyncio.new_event_loop}
+
+
+# --- nothing blocks -----------------------------------------------------------------
+
+MEDIA_PATH = (
+    "offhook.gateway.app",
+    "offhook.gateway.call",
+    "offhook.gateway.hosts",
+    "offhook.gateway.media_socket",
+    "offhook.gateway.playout",
+    "offhook.gateway.switchboard",
+    "offhook.agents.api",
+    "offhook.agents.remote",
+    "offhook.agents.runtime",
+    "offhook.agents.vad",
+)
+"""What runs on the event loop between a caller and his agent: a file, a sleep or a lock in there is heard."""
+
+
+def _nothing_blocks() -> AbstractContextManager[Any]:
+    """Raise BlockingError where a module of the media path makes a call that blocks the loop."""
+    loaded = [name for name in MEDIA_PATH if name in sys.modules]
+    return blockbuster_ctx(scanned_modules=loaded) if loaded else nullcontext()
 
 
 # --- nothing is left behind ---------------------------------------------------------
@@ -151,13 +179,17 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail("the test left behind: " + ", ".join(left), pytrace=False)
 
 
-def _checking_tasks(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """The same test, failing when a task that it started outlives it. Tasks of fixtures were there before."""
+def _checked(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """The same test, failing when the media path blocks, or when a task that it started outlives it.
+
+    Tasks of fixtures were there before.
+    """
 
     @functools.wraps(test)
     async def checked(*args: Any, **kwargs: Any) -> None:
         before = asyncio.all_tasks()
-        await test(*args, **kwargs)
+        with _nothing_blocks():
+            await test(*args, **kwargs)
         left = asyncio.all_tasks() - before
         if left:
             _, left = await asyncio.wait(left, timeout=TASK_GRACE)
@@ -170,12 +202,12 @@ def _checking_tasks(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Put the task check around every asynchronous test."""
+    """Put the checks around every asynchronous test."""
     if (
         isinstance(item, pytest.Function)
         and inspect.iscoroutinefunction(item.obj)
         and item.get_closest_marker("leaves") is None
         and item.get_closest_marker("own_tasks") is None
     ):
-        item.obj = _checking_tasks(item.obj)
+        item.obj = _checked(item.obj)
     return (yield)

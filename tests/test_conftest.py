@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from blockbuster import BlockingError
+
+from offhook.agents import runtime
 
 pytest_plugins = ["pytester"]
 
@@ -35,6 +39,16 @@ async def test_virtual_time_stands_still_while_a_thread_works() -> None:
     async with asyncio.timeout(10):
         assert await asyncio.to_thread(lambda: time.sleep(0.05) or "done") == "done"  # type: ignore[func-returns-value]
     assert loop.time() - begun < 1
+
+
+async def test_blocking_calls_on_the_media_path_are_errors() -> None:
+    # Code that seems to stand in a module of the media path; the modules are looked up as each test begins.
+    namespace: dict[str, Any] = {}
+    exec(compile("import time\ndef nap():\n    time.sleep(0.001)", runtime.__file__, "exec"), namespace)
+    with pytest.raises(BlockingError):
+        namespace["nap"]()
+    await asyncio.to_thread(namespace["nap"])
+    time.sleep(0.001)  # elsewhere, a test may
 
 
 LEAKY = """
