@@ -318,7 +318,7 @@ class Config(Section):
     data_dir: FilePath = FilePath("var")
     "Journal, default database and default recordings. Must survive a restart."
     node: str = Field(default="", max_length=100)
-    "Name of this node in call records; unset: the host name."
+    "Name of this node in call records, the same at every start and no other's; unset: host name and port."
     limits: Limits = Limits()
     agent_hosts: AgentHosts = AgentHosts()
     drain: Drain = Drain()
@@ -371,7 +371,7 @@ class Config(Section):
     @cached_property
     def node_name(self) -> str:
         """Name of this node in call records."""
-        return self.node or socket.gethostname()
+        return self.node or f"{socket.gethostname()}:{self.listen.port}"
 
     @property
     def directory(self) -> FilePath:

@@ -250,7 +250,7 @@ class Journal:
             try:
                 loop.call_soon_threadsafe(_finish, future)
             except RuntimeError:
-                log.debug("journal.flush_abandoned", detail="the event loop is closed")
+                log.debug("journal flush abandoned", detail="the event loop is closed")
 
 
 def _segment(directory: Path, first: int) -> Path:
@@ -310,12 +310,14 @@ class _Writer:
                 self.stats.failures += 1
                 if not self.stats.disk_full:
                     self.stats.disk_full = True
-                    log.error("journal.write_failed", error=error.strerror, directory=str(self.directory))
+                    log.error(
+                        "journal cannot be written; entries wait", error=error.strerror, directory=str(self.directory)
+                    )
                 if not self._give_up_reserve(error):
                     return False
         if self.stats.disk_full and self._make_reserve():
             self.stats.disk_full = False
-            log.info("journal.recovered", directory=str(self.directory))
+            log.info("journal is written as before", directory=str(self.directory))
         return True
 
     def _write_some(self, waiting: deque[tuple[bytes, bool]]) -> None:
@@ -370,7 +372,7 @@ class _Writer:
             os.fsync(self._file)
         except OSError as error:
             self.stats.failures += 1
-            log.error("journal.sync_failed", error=error.strerror)
+            log.error("journal cannot be synced", error=error.strerror)
         self.stats.syncs += 1
         self.unsynced = False
 
@@ -402,7 +404,7 @@ class _Writer:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._reserve.exists():
             return False
         self._reserve.unlink(missing_ok=True)
-        log.warning("journal.reserve_used", bytes=RESERVE_BYTES)
+        log.warning("journal goes on in its reserved space", bytes=RESERVE_BYTES)
         return True
 
 
@@ -435,12 +437,14 @@ def read_segment(path: Path, offset: int = 0) -> Iterator[tuple[Entry, int]]:
                 return
             offset += _HEAD.size + length
             if zlib.crc32(body) != checksum:
-                log.warning("journal.bad_checksum", segment=path.name, offset=offset)
+                log.warning("journal entry with a wrong checksum stepped over", segment=path.name, offset=offset)
                 continue
             try:
                 entry = _decode(body)
             except msgspec.DecodeError as error:
-                log.warning("journal.bad_entry", segment=path.name, offset=offset, error=str(error))
+                log.warning(
+                    "journal entry that cannot be read stepped over", segment=path.name, offset=offset, error=str(error)
+                )
                 continue
             yield entry, offset
 

@@ -21,6 +21,9 @@ from offhook.gateway.latency import STAGES
 from offhook.providers import PROVIDERS
 from offhook.providers.base import FAULT_KINDS
 
+_no_creation_times: Callable[[], None] = disable_created_metrics
+"""A series more for each counter and histogram, that nobody asks for."""
+
 OTHER: Final = "other"
 """Stands for any label value that is in no list, so that nobody from outside can make up labels."""
 
@@ -109,7 +112,7 @@ class Metrics:
     """Every metric of one process, in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a series more for each counter and histogram, that nobody asks for
+        _no_creation_times()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         info = Gauge("offhook_info", "Which offhook this is.", ["version"], registry=self.registry)

@@ -264,14 +264,14 @@ class Recorder:
         early = not tape.closed_at
         if reason != "complete":
             self.stopped_early += 1
-            log.error("recording.stopped", path=str(tape.path), reason=reason, detail=detail)
+            log.error("recording stopped early", path=str(tape.path), reason=reason, detail=detail)
         if tape.writer is not None:
             tape.writer.close()
         result = describe(tape.path, reason, detail)
         try:
             tape.done.get_loop().call_soon_threadsafe(_tell, tape, result, early)
         except RuntimeError:
-            log.debug("recording.result_abandoned", path=str(tape.path), detail="the event loop is closed")
+            log.debug("recording result abandoned", path=str(tape.path), detail="the event loop is closed")
 
 
 def _tell(tape: _Tape, result: RecordingResult, early: bool) -> None:
