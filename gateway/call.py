@@ -18,7 +18,6 @@ brings a call whose agent still lives back to `LIVE`; one without an agent hangs
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -606,7 +605,7 @@ class Call:
             },
             sync=True,
         )
-        self.log.info("call ended", reason=reason, ended_by=by, detail=detail, at=time.time())
+        self.log.info("call ended", reason=reason, ended_by=by, detail=detail)
         if not self.answer.done():
             self.answer.set_result(HangUpAnswer())
         self.over.set_result(reason)

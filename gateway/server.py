@@ -25,7 +25,7 @@ from offhook.gateway.app import App
 from offhook.gateway.config import Config
 from offhook.gateway.hosts import AgentPool, AgentSpec, HostLimits
 from offhook.gateway.journal import Journal
-from offhook.gateway.logs import configure_logs
+from offhook.gateway.logs import close_logs, configure_logs
 from offhook.gateway.media_socket import DeadlineHttpProtocol, MediaWebSocketProtocol
 from offhook.gateway.metrics import Metrics
 from offhook.gateway.reasons import EndedBy, EndReason
@@ -65,8 +65,11 @@ def run(config: Config) -> int:
         OSError: the port is taken, or data_dir cannot be written.
     """
     configure_logs(config)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Gateway(config).serve())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Gateway(config).serve())
+    finally:
+        close_logs()
 
 
 class Gateway:
@@ -91,10 +94,9 @@ class Gateway:
         shipper = Shipper(journal, store, node=config.node_name)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(listening.close)
-            await store.open()
             stack.push_async_callback(store.close)
-            await shipper.reap()
             stack.callback(journal.close)
+            await shipper.reap()
             shipper.start()
             stack.push_async_callback(shipper.close)
             stack.push_async_callback(recorder.close)
@@ -103,7 +105,7 @@ class Gateway:
             await pool.start()
             apologies = await _apologies(config)
             board = Switchboard(config, providers, pool, journal, recorder, metrics, apologies)
-            metrics.watch(board)
+            metrics.watch(board, shipper)
             board.start()
             stack.push_async_callback(board.close, ORDER_BUDGET)
             await self._serve_http(App(board, metrics), board, listening)
