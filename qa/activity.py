@@ -13,12 +13,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from offhook.codecs.pcm import rms
+
 Samples = npt.NDArray[np.int16]
 """Mono int16 at 8 kHz."""
 
 RATE: Final = 8000
 WINDOW_S: Final = 0.010
 WINDOW: Final = int(RATE * WINDOW_S)
+WINDOW_BYTES: Final = 2 * WINDOW
 
 QUIET_DBFS: Final = -45.0
 """Below this nothing counts as speech: synthesised and recorded voices peak at -10 to -20, their weakest
@@ -96,26 +99,27 @@ class LiveActivity:
     """
 
     def __init__(self, above: float = QUIET_DBFS) -> None:
-        self._above = 10.0 ** (above / 10.0) * 32768.0**2
-        self._rest = np.zeros(0, np.int16)
-        self._at = 0.0
+        self._above = 32768.0 * 10.0 ** (above / 20.0)
+        self._rest = b""
+        self._windows = 0
         self._run = 0
         self.speaking_since: float | None = None
         "Start of the present stretch of speech; None while silent."
         self.last_voiced: float | None = None
         "End of the last voiced window."
 
-    def feed(self, heard: Samples) -> None:
-        """Take the next samples of the track."""
-        data = np.concatenate([self._rest, heard]) if len(self._rest) else heard
-        count = len(data) // WINDOW
-        self._rest = data[count * WINDOW :]
-        if not count:
-            return
-        power = np.square(data[: count * WINDOW].reshape(count, WINDOW).astype(np.float64)).mean(axis=1)
-        for loud in (power > self._above).tolist():
-            self._at += WINDOW_S
-            self._window(loud)
+    def feed(self, heard: bytes) -> None:
+        """Take the next samples of the track, int16 little-endian."""
+        data = self._rest + heard
+        whole = len(data) - len(data) % WINDOW_BYTES
+        self._rest = data[whole:]
+        for at in range(0, whole, WINDOW_BYTES):
+            self._windows += 1
+            self._window(rms(data[at : at + WINDOW_BYTES]) > self._above)
+
+    @property
+    def _at(self) -> float:
+        return self._windows * WINDOW_S
 
     def _window(self, loud: bool) -> None:
         self._run = self._run + 1 if loud else 0

@@ -39,8 +39,8 @@ FRAME: Final = int(RATE * FRAME_S)
 STALL_S: Final = 0.008
 """A frame this much late is a stall of the simulator: a hole in the agent's audio at that time is not the bot's."""
 
-DRY_S: Final = 0.001
-"""A play-out buffer that was empty for less than this was never heard to be."""
+DRY_S: Final = 0.005
+"""A play-out buffer that was empty for less than this was not heard to be: frames sent on time jitter by 1 to 3 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Line:
         """What the carrier has to send by now besides media: marks, checkpoints. Plays out up to now, too."""
         heard = self._to_ear(self._side.play(now))
         self._agent += heard
-        self.activity.feed(np.frombuffer(heard, np.int16))
+        self.activity.feed(heard)
         return self._side.due(now)
 
     def next_owed(self) -> float | None:

@@ -66,7 +66,7 @@ def test_the_live_detector_agrees_with_the_one_over_the_whole_track(size: int) -
     live, began, ended = LiveActivity(), [], []
     for at in range(0, len(track), size):
         before = live.speaking_since
-        live.feed(track[at : at + size])
+        live.feed(track[at : at + size].tobytes())
         if live.speaking_since is not None and before is None:
             began.append(live.speaking_since)
         elif live.speaking_since is None and before is not None:
@@ -78,11 +78,17 @@ def test_the_live_detector_agrees_with_the_one_over_the_whole_track(size: int) -
 
 def test_the_live_detector_tells_how_long_it_has_been_silent() -> None:
     live = LiveActivity()
-    live.feed(silence(0.3))
+    live.feed(silence(0.3).tobytes())
     assert live.silent_for() == pytest.approx(0.3)
-    live.feed(voice(0.5))
+    live.feed(voice(0.5).tobytes())
     assert live.silent_for() == 0.0
     assert live.speaking_since == pytest.approx(0.3)
-    live.feed(silence(0.15))
+    live.feed(silence(0.15).tobytes())
     assert live.speaking_since is not None
     assert live.silent_for() == pytest.approx(0.15)
+
+
+def test_the_live_detector_does_not_hear_background_as_speech() -> None:
+    live = LiveActivity()
+    live.feed(voice(1.0, -55.0).tobytes())
+    assert live.speaking_since is None
