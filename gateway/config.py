@@ -15,10 +15,8 @@ Every fault is reported, not just the first, each with file, line, column, path 
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
@@ -40,7 +38,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from offhook.agents.registry import BUILT_IN
-from offhook.gateway.config_source import ConfigError, Origin, Path, Problem, dotted, read, typed
+from offhook.gateway.config_source import ConfigError, Origin, Path, Problem, Source, dotted, read, typed
 from offhook.gateway.hours import Hours
 from offhook.gateway.numbers import NumberPattern, PhoneNumber, canonical
 from offhook.providers import PROVIDERS, provider_class
@@ -62,6 +60,7 @@ __all__ = [
     "StoreConfig",
     "environment",
     "load",
+    "locate_store",
     "schema",
 ]
 
@@ -78,7 +77,9 @@ AGENT_KINDS: Final = "offhook.agents"
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class Listen(Section):
@@ -268,7 +269,8 @@ class Log(Section):
     """What is written to standard output."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "json"
+    format: Literal["auto", "json", "console"] = "auto"
+    "auto: console on a terminal, one JSON object a line elsewhere."
 
 
 def _carriers(value: Any) -> Any:
@@ -292,14 +294,10 @@ def _carriers(value: Any) -> Any:
         try:
             settings[name] = model.model_validate({} if section is None else section)
         except ValidationError as error:
-            errors += [
-                InitErrorDetails(
-                    type=PydanticCustomError(line["type"], "{text}", {"text": _message(line)}),
-                    loc=(name, *line["loc"]),
-                    input=line["input"],
-                )
-                for line in error.errors()
-            ]
+            for line in error.errors():
+                text = _message(line["type"], ("carriers", name, *line["loc"]), line["msg"])
+                kind = PydanticCustomError(line["type"], "{text}", {"text": text})
+                errors.append(InitErrorDetails(type=kind, loc=(name, *line["loc"]), input=None))
     if errors:
         raise ValidationError.from_exception_data("carriers", errors)
     return settings
@@ -318,7 +316,7 @@ class Config(Section):
     data_dir: FilePath = FilePath("var")
     "Journal, default database and default recordings. Must survive a restart."
     node: str = Field(default="", max_length=100)
-    "Name of this node in call records, the same at every start and no other's; unset: host name and port."
+    "Name of this node in call records, no other's; unset: one that data_dir remembers."
     limits: Limits = Limits()
     agent_hosts: AgentHosts = AgentHosts()
     drain: Drain = Drain()
@@ -368,10 +366,10 @@ class Config(Section):
         """The settings of a configured carrier. Raises KeyError for one that is not."""
         return self.carriers[name]
 
-    @cached_property
+    @property
     def node_name(self) -> str:
-        """Name of this node in call records."""
-        return self.node or f"{socket.gethostname()}:{self.listen.port}"
+        """Name of this node in call records; empty: the one its journal remembers."""
+        return self.node
 
     @property
     def directory(self) -> FilePath:
@@ -435,23 +433,40 @@ def load(path: str | FilePath, env: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: with every fault that was found.
     """
-    file = FilePath(path)
+    base, source = _read_file(FilePath(path), env)
+    # A section whose every line is commented out is the section left out.
+    tree = {key: value for key, value in _with_paths(source.tree, base).items() if value is not None}
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise _config_error(error, source) from error
+    config._secrets = frozenset(source.secrets)
+    config._directory = base
+    return config
+
+
+def _read_file(file: FilePath, env: Mapping[str, str], only: frozenset[str] = frozenset()) -> tuple[FilePath, Source]:
+    """The file's directory and what is in it; with `only`, variables elsewhere may be missing."""
+    origin = Origin(str(file))
     try:
         data = file.read_bytes()
         if len(data) > MAX_FILE:
-            raise ConfigError([Problem(Origin(str(path)), "", f"{len(data)} bytes; the limit is {MAX_FILE}")])
+            raise ConfigError([Problem(origin, "", f"{len(data)} bytes; the limit is {MAX_FILE}")])
         text = data.decode("utf-8-sig")
     except FileNotFoundError as error:
-        message = "there is no such file; copy config.example.yaml and fill it in"
-        raise ConfigError([Problem(Origin(str(path)), "", message)]) from error
+        message = "there is no such file; copy config.example.yaml and fill it in, or name yours with --config"
+        raise ConfigError([Problem(origin, "", message)]) from error
     except OSError as error:
-        raise ConfigError([Problem(Origin(str(path)), "", f"cannot be read: {error.strerror}")]) from error
+        raise ConfigError([Problem(origin, "", f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
         message = f"byte {error.start} is not UTF-8; save the file as UTF-8"
-        raise ConfigError([Problem(Origin(str(path)), "", message)]) from error
-    source = read(text, str(path), env, frozenset(Config.model_fields))
-    base = file.resolve().parent
-    tree = dict(source.tree)
+        raise ConfigError([Problem(origin, "", message)]) from error
+    return file.resolve().parent, read(text, str(file), env, frozenset(Config.model_fields), only)
+
+
+def _with_paths(tree: dict[str, Any], base: FilePath) -> dict[str, Any]:
+    """The tree with every relative path made absolute."""
+    tree = dict(tree)
     tree["data_dir"] = _below(base, tree.get("data_dir") or "var")
     recording = tree.get("recording")
     if isinstance(recording, dict) and recording.get("directory"):
@@ -459,19 +474,30 @@ def load(path: str | FilePath, env: Mapping[str, str]) -> Config:
     store = tree.get("store")
     if isinstance(store, dict) and isinstance(url := store.get("url"), str):
         tree["store"] = store | {"url": re.sub(r"^(sqlite(?:\+aiosqlite)?:///)(?=[^/])", rf"\g<1>{base}/", url)}
-    # A section whose every line is commented out is the section left out.
-    tree = {key: value for key, value in tree.items() if value is not None}
+    return tree
+
+
+def _config_error(error: ValidationError, source: Source, below: Path = ()) -> ConfigError:
+    problems = []
+    for line in error.errors():
+        path = (*below, *_written(line["loc"]))
+        problems.append(Problem(source.origin(path), dotted(path), _message(line["type"], line["loc"], line["msg"])))
+    return ConfigError(sorted(problems, key=lambda problem: (problem.origin.line, problem.origin.column)))
+
+
+def locate_store(path: str | FilePath, env: Mapping[str, str]) -> str:
+    """The store's URL alone: records can be read where the carriers' secrets are not known.
+
+    Raises:
+        ConfigError: the file cannot be read, or what it says about `store` and `data_dir` is wrong.
+    """
+    base, source = _read_file(FilePath(path), env, only=frozenset({"store", "data_dir"}))
+    tree = _with_paths(source.tree, base)
     try:
-        config = Config.model_validate(tree)
+        store = StoreConfig.model_validate(tree.get("store") or {})
     except ValidationError as error:
-        problems = [
-            Problem(source.origin(_written(line["loc"])), dotted(_written(line["loc"])), _message(line))
-            for line in error.errors()
-        ]
-        raise ConfigError(sorted(problems, key=lambda problem: (problem.origin.line, problem.origin.column))) from error
-    config._secrets = frozenset(source.secrets)
-    config._directory = base
-    return config
+        raise _config_error(error, source, ("store",)) from error
+    return store.url or f"sqlite+aiosqlite:///{FilePath(tree['data_dir']) / 'calls.db'}"
 
 
 def schema() -> dict[str, Any]:
@@ -518,9 +544,8 @@ def _hint(word: str, known: list[str]) -> str:
     return f"known are {', '.join(known)}" if known else "there is none"
 
 
-def _message(line: Any) -> str:
+def _message(kind: str, loc: tuple[str | int, ...], text: str) -> str:
     """What is wrong and what to do, for one of pydantic's errors."""
-    kind, loc, text = line["type"], line["loc"], str(line["msg"])
     if kind == "extra_forbidden":
         known = _keys_beside(loc)
         return f"unknown key; {_hint(str(loc[-1]), known)}" if known else "unknown key; remove it"

@@ -103,7 +103,9 @@ def dotted(path: Path) -> str:
     return text
 
 
-def read(text: str, name: str, env: Mapping[str, str], known: frozenset[str]) -> Source:
+def read(
+    text: str, name: str, env: Mapping[str, str], known: frozenset[str], only: frozenset[str] = frozenset()
+) -> Source:
     """Read a configuration text and lay the environment over it.
 
     Args:
@@ -112,6 +114,7 @@ def read(text: str, name: str, env: Mapping[str, str], known: frozenset[str]) ->
         env: the environment, for `${VAR}` and for overrides.
         known: the top-level keys. Variables that name none of them are somebody else's (Kubernetes sets
             OFFHOOK_PORT for a service of that name), unless they are nested or all but name one.
+        only: when given, a missing variable matters below these top-level keys only.
 
     Raises:
         ConfigError: not YAML, not a mapping, a key twice, a variable that is not set, an override of nothing.
@@ -120,7 +123,7 @@ def read(text: str, name: str, env: Mapping[str, str], known: frozenset[str]) ->
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError([_yaml_problem(error, name)]) from error
-    reader = _Reader(name, env)
+    reader = _Reader(name, env, only)
     tree: Any = {} if node is None else reader.build(node, ())
     source = Source(tree, reader.origins, reader.secrets)
     source.origins.setdefault((), Origin(name, 1, 1))
@@ -155,8 +158,8 @@ def typed(value: Any) -> Any:
 class _Reader:
     """Turns YAML nodes into the tree."""
 
-    def __init__(self, name: str, env: Mapping[str, str]) -> None:
-        self.name, self.env = name, env
+    def __init__(self, name: str, env: Mapping[str, str], only: frozenset[str] = frozenset()) -> None:
+        self.name, self.env, self.only = name, env, only
         self.origins: dict[Path, Origin] = {}
         self.secrets: set[str] = set()
         self.problems: list[Problem] = []
@@ -218,7 +221,7 @@ class _Reader:
                 return ""
             variable, default = match["name"], match["default"]
             value = self.env.get(variable, "")
-            if not value and default is None:
+            if not value and default is None and (not self.only or path[0] in self.only):
                 state = "is empty" if variable in self.env else "is not set"
                 self.problem(
                     path,

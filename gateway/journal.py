@@ -26,6 +26,8 @@ import asyncio
 import errno
 import fcntl
 import os
+import secrets
+import socket
 import struct
 import threading
 import time
@@ -45,6 +47,7 @@ MAGIC: Final = b"offhook journal 1\n"
 SUFFIX: Final = ".journal"
 RESERVE_NAME: Final = "reserve"
 LOCK_NAME: Final = "lock"
+NODE_NAME: Final = "node"
 
 FLUSH_INTERVAL: Final = 0.1
 """Seconds between writes: what a killed process may lose of plain entries."""
@@ -140,6 +143,8 @@ class Journal:
         self._wall, self._monotonic = wall, monotonic
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(directory)
+        self.node = _node(directory)
+        "Who wrote this journal: a name made once, the same at every start, whatever the machine is called then."
         left_over = segments(directory)
         self._seq = 1 + max((_last_seq(path) for path in left_over[-1:]), default=0)
         self.left_over = tuple(path for path in left_over if path != _segment(directory, self._seq))
@@ -268,6 +273,15 @@ def _lock(directory: Path) -> int:
             f"another offhook writes the journal in {directory}; stop it, or give this one a data_dir of its own"
         ) from error
     return lock
+
+
+def _node(directory: Path) -> str:
+    file = directory / NODE_NAME
+    if file.exists() and (name := file.read_text().strip()):
+        return name
+    name = f"{socket.gethostname()}-{secrets.token_hex(3)}"
+    file.write_text(name + "\n")
+    return name
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -145,13 +145,15 @@ def configure_logs(
     Args:
         config: level, format and the secrets to hide; None for commands that have none.
         level: overrides the configuration's.
-        format: `json` or `console`, overrides the configuration's.
+        format: `json`, `console` or `auto`, overrides the configuration's.
         stream: where to, standard output by default.
     """
     global _handler
     level = level or (config.log.level if config is not None else "info")
-    format = format or (config.log.format if config is not None else "json")
+    format = format or (config.log.format if config is not None else "auto")
     stream = stream or sys.stdout
+    if format == "auto":
+        format = "console" if stream.isatty() else "json"
     redact = Redactor(config.secrets if config is not None else ())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -296,11 +296,11 @@ class Shipper:
     this node that is still open there belongs to a process that died: it is closed, once, by an entry in the journal.
 
     Args:
-        node: name of this node, the same at every start, no other node's.
+        node: name of this node, the same at every start, no other node's; empty: the journal's own.
     """
 
-    def __init__(self, journal: Journal, store: Store, *, node: str) -> None:
-        self._journal, self._store, self._node = journal, store, node
+    def __init__(self, journal: Journal, store: Store, *, node: str = "") -> None:
+        self._journal, self._store, self._node = journal, store, node or journal.node
         self._left_over = list(journal.left_over)
         self._path: Path | None = self._left_over[0] if self._left_over else None
         self._offset = 0
