@@ -56,7 +56,7 @@ def media(chunk: object = "1", payload: object = None, *, stream: str = STREAM, 
     return json({"event": "media", "sequenceNumber": "2", "streamSid": stream, "media": body})
 
 
-def event(name: str, **fields: Any) -> bytes:
+def event(name: str, /, **fields: Any) -> bytes:
     return json({"event": name, "sequenceNumber": "9", "streamSid": STREAM, **fields})
 
 
