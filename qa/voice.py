@@ -18,7 +18,7 @@ import numpy as np
 from offhook.codecs.audio import AudioFormat
 from offhook.codecs.convert import convert_all, resample_all
 from offhook.codecs.wav import parse_wav
-from offhook.qa.activity import QUIET_DBFS, RATE, Samples
+from offhook.qa.activity import QUIET_DBFS, RATE, Samples, speech_spans
 
 PEAK: Final = 0.5
 """Loudest sample of a levelled voice, of full scale: about -20 dBFS for speech, the usual level on the network."""
@@ -118,10 +118,13 @@ def _levelled(sound: Samples, name: str) -> Samples:
     peak = int(np.abs(sound.astype(np.int32)).max(initial=0))
     if not peak:
         raise VoiceUnavailable(f"{name} holds no sound")
-    level = sound.astype(np.float64) * (PEAK * 32767 / peak)
-    loud = np.flatnonzero(np.abs(level) > 32768 * 10 ** (QUIET_DBFS / 20))
+    loud = np.rint(sound.astype(np.float64) * (PEAK * 32767 / peak)).astype(np.int16)
+    spans = speech_spans(loud, above=QUIET_DBFS)
+    if not spans:
+        raise VoiceUnavailable(f"{name} holds nothing as long as a syllable")
     fade = int(FADE_S * RATE)
-    part = level[max(0, loud[0] - fade) : loud[-1] + 1 + fade].copy()
-    part[:fade] *= np.linspace(0, 1, len(part[:fade]))
-    part[-fade:] *= np.linspace(1, 0, len(part[-fade:]))
+    start, end = round(spans[0].start * RATE), round(spans[-1].end * RATE)
+    part = loud[max(0, start - fade) : end + fade].astype(np.float64)
+    part[:fade] *= np.linspace(0, 1, fade)
+    part[-fade:] *= np.linspace(1, 0, fade)
     return np.rint(part).astype(np.int16)
