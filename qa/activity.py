@@ -30,8 +30,11 @@ consonants reach -45, and the tails of their fades and the idle noise of μ-law 
 FLOOR_MARGIN_DB: Final = 10.0
 """Speech stands this far above the background of a track that is never silent."""
 
+STEADY_DB: Final = 6.0
+"""The quietest fifth of a track is background when it varies by less than this; the dips of speech vary more."""
+
 LOUDEST_FLOOR_DBFS: Final = -35.0
-"""A background estimate above this is speech that never pauses, not background."""
+"""Steadiness above this is speech that never pauses, not background."""
 
 MIN_SPEECH_S: Final = 0.030
 MIN_SILENCE_S: Final = 0.200
@@ -59,8 +62,11 @@ def levels(track: Samples) -> npt.NDArray[np.float64]:
 
 def threshold(level: npt.NDArray[np.float64]) -> float:
     """The level above which a window of this track is speech."""
-    floor = float(np.percentile(level, 10)) if len(level) else -120.0
-    return max(QUIET_DBFS, floor + FLOOR_MARGIN_DB) if floor < LOUDEST_FLOOR_DBFS else QUIET_DBFS
+    if not len(level):
+        return QUIET_DBFS
+    low, high = (float(value) for value in np.percentile(level, [5, 20]))
+    steady = high - low < STEADY_DB and high < LOUDEST_FLOOR_DBFS
+    return max(QUIET_DBFS, high + FLOOR_MARGIN_DB) if steady else QUIET_DBFS
 
 
 def speech_spans(
