@@ -48,7 +48,7 @@ _AUTH_TEXT = re.compile(
 )
 _MEDIA_TOKEN = re.compile(r"(/media/)[\w.~-]+")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters and the signs that turn text around: a caller's name must not move a reader's cursor."""
+"""Control characters but tab and line feed, and the signs that turn text around."""
 
 Event = MutableMapping[str, Any]
 
@@ -89,7 +89,12 @@ class Redactor:
             text = self._secrets.sub("[secret]", text)
         text = _MEDIA_TOKEN.sub(r"\1[token]", text)
         text = _AUTH_TEXT.sub(r"\g<name>\g<sign>[secret]", text)
-        return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+        return printable(text)
+
+
+def printable(text: str) -> str:
+    """The text without signs that act on a terminal: a caller's name must not move a reader's cursor."""
+    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 class _Writer(logging.Handler):

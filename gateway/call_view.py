@@ -1,0 +1,273 @@
+"""Call records for people and for programs: a list of calls, and one call with everything known about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from offhook.gateway.journal import Entry
+from offhook.gateway.latency import STAGES
+from offhook.gateway.logs import printable
+from offhook.gateway.records import CallRecord
+
+WIDE: Final = 100
+"""Columns of a terminal from which a list shows everything."""
+SHORT_ID: Final = 8
+"""Letters of an id in a list; `calls show` takes the beginning of an id."""
+
+STATUS_STYLE: Final = {
+    "completed": "green",
+    "live": "bold cyan",
+    "failed": "bold red",
+    "lost": "bold red",
+    "refused": "yellow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something one side said."""
+
+    at: float
+    "Seconds since the call was offered."
+    role: str
+    text: str
+    note: str = ""
+    "What became of it, when it was not heard whole."
+
+
+def conversation(events: Sequence[Entry]) -> list[Line]:
+    """What was said, in order. Of the agent only utterances count, with how much of each was heard."""
+    lines: list[Line] = []
+    start = _start(events)
+    for event in events:
+        data, at = event.data, event.mono - start
+        if event.event == "transcript":
+            lines.append(Line(at, _text(data, "role"), _text(data, "text")))
+        elif event.event == "utterance" and data.get("text"):
+            heard, length = _number(data, "heard_ms"), _number(data, "length_ms")
+            note = {
+                "cut": f"cut after {heard / 1000:.1f} of {length / 1000:.1f} s",
+                "dropped": "not heard",
+            }.get(_text(data, "outcome"), "")
+            lines.append(Line(max(0.0, at - heard / 1000), "agent", _text(data, "text"), note))
+        elif event.event == "dtmf":
+            lines.append(Line(at, "caller", _text(data, "digit"), "key"))
+    return sorted(lines, key=lambda line: line.at)
+
+
+def turns(events: Sequence[Entry]) -> list[dict[str, Any]]:
+    """For every reply when it came and where its time went: at (s), total_ms, stages (ms)."""
+    start = _start(events)
+    return [
+        {
+            "at": round(event.mono - start, 3),
+            "utterance": event.data.get("utterance"),
+            "total_ms": _number(event.data, "voice_to_voice_ms"),
+            "stages": {
+                name: ms for name, ms in dict(event.data.get("stages") or {}).items() if isinstance(ms, int | float)
+            },
+        }
+        for event in events
+        if event.event == "turn"
+    ]
+
+
+def record_json(record: CallRecord) -> dict[str, Any]:
+    """A record as JSON has it: moments in ISO 8601, UTC."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in record.columns().items()
+    }
+
+
+def call_json(record: CallRecord, events: Sequence[Entry]) -> dict[str, Any]:
+    """Everything about one call."""
+    start = _start(events)
+    return {
+        "call": record_json(record),
+        "conversation": [
+            {"at": round(line.at, 3), "role": line.role, "text": line.text, "note": line.note}
+            for line in conversation(events)
+        ],
+        "turns": turns(events),
+        "events": [
+            {"seq": event.seq, "at": round(event.mono - start, 3), "event": event.event, "data": event.data}
+            for event in events
+        ],
+    }
+
+
+def print_calls(console: Console, records: Sequence[CallRecord]) -> None:
+    """A line a call, newest first."""
+    wide = console.width >= WIDE
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("started", no_wrap=True)
+    table.add_column("from", no_wrap=True)
+    table.add_column("to", no_wrap=True)
+    if wide:
+        table.add_column("agent", no_wrap=True)
+    table.add_column("talked", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("turns", justify="right", no_wrap=True)
+        table.add_column("p95 ms", justify="right", no_wrap=True)
+    table.add_column("outcome", no_wrap=True, ratio=1)
+    table.add_column("id", no_wrap=True, min_width=SHORT_ID)
+    for record in records:
+        outcome = Text(record.status, STATUS_STYLE.get(record.status, ""))
+        if record.reason:
+            outcome.append(f" {printable(record.reason)}", "dim")
+        row: list[str | Text] = [_when(record.offered_at, "%m-%d %H:%M:%S" if not wide else "%Y-%m-%d %H:%M:%S")]
+        row += [Text(printable(record.from_number)), Text(printable(record.to_number))]
+        if wide:
+            row.append(Text(printable(record.agent)))
+        row.append("" if record.talk_seconds is None else _clock(record.talk_seconds))
+        if wide:
+            row += [str(record.turns or ""), _rounded(record.voice_to_voice_p95_ms)]
+        row += [outcome, record.id[:SHORT_ID]]
+        table.add_row(*row)
+    console.print(table)
+
+
+def print_call(console: Console, record: CallRecord, events: Sequence[Entry]) -> None:
+    """One call: what it was, what was said, where the time went, what happened."""
+    _print_summary(console, record)
+    _print_conversation(console, conversation(events))
+    _print_turns(console, turns(events))
+    _print_events(console, events)
+
+
+def _print_summary(console: Console, record: CallRecord) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def row(name: str, *parts: str | Text) -> None:
+        shown = [part for part in parts if part]
+        if shown:
+            table.add_row(name, Text(" · ").join(Text(p) if isinstance(p, str) else p for p in shown))
+
+    row("call", Text(record.id, "bold"))
+    row("parties", f"{printable(record.from_number) or 'unknown'} → {printable(record.to_number) or 'unknown'}")
+    row("carrier", printable(record.carrier), record.direction, printable(record.carrier_call_id))
+    row("route", f"{printable(record.route)} → {printable(record.agent) or 'no agent'}" if record.route else "")
+    row(
+        "time",
+        _when(record.offered_at, "%Y-%m-%d %H:%M:%S %Z"),
+        f"rang {record.ring_seconds:.1f} s" if record.ring_seconds is not None else "",
+        f"talked {record.talk_seconds:.1f} s" if record.talk_seconds is not None else "",
+        record.format,
+    )
+    outcome = Text(record.status, STATUS_STYLE.get(record.status, ""))
+    row(
+        "outcome",
+        outcome,
+        record.reason,
+        f"by {record.ended_by}" if record.ended_by else "",
+        printable(record.detail),
+    )
+    row("transferred", printable(record.transferred_to))
+    row("carrier says", printable(record.carrier_status), printable(record.carrier_cause))
+    if record.voice_to_voice_p50_ms is not None:
+        latency = f"p50 {_rounded(record.voice_to_voice_p50_ms)} ms, p95 {_rounded(record.voice_to_voice_p95_ms)} ms"
+        row("voice to voice", latency, _counted(record.turns, "turn"))
+    counts = [(record.barge_ins, "barge-in"), (record.faults, "fault"), (record.agent_failures, "agent failure")]
+    row("counted", *(_counted(count, word) for count, word in counts if count))
+    if record.recording_status:
+        row(
+            "recording",
+            record.recording_status,
+            f"{record.recording_seconds:.1f} s" if record.recording_seconds is not None else "",
+            f"{record.recording_bytes / 1e6:.1f} MB" if record.recording_bytes else "",
+            printable(record.recording_path),
+        )
+    row("node", printable(record.node))
+    console.print(table)
+
+
+def _print_conversation(console: Console, lines: Sequence[Line]) -> None:
+    if not lines:
+        return
+    console.print("\nConversation", style="bold")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in lines:
+        said = Text(printable(line.text))
+        if line.note:
+            said.append(f"  ({line.note})", "yellow")
+        table.add_row(_clock(line.at, 1), Text(line.role, "cyan" if line.role == "agent" else "magenta"), said)
+    console.print(table)
+
+
+def _print_turns(console: Console, found: Sequence[dict[str, Any]]) -> None:
+    if not found:
+        return
+    console.print("\nTurns, in ms", style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("at", justify="right")
+    for stage in STAGES:
+        table.add_column(stage, justify="right", no_wrap=True)
+    table.add_column("total", justify="right", style="bold")
+    for turn in found:
+        stages = [_rounded(turn["stages"].get(stage)) for stage in STAGES]
+        table.add_row(_clock(turn["at"], 1), *stages, _rounded(turn["total_ms"] or None) or "—")
+    console.print(table)
+
+
+def _print_events(console: Console, events: Sequence[Entry]) -> None:
+    console.print("\nEvents", style="bold")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim", overflow="ellipsis", no_wrap=True)
+    start = _start(events)
+    for event in events:
+        data = ", ".join(f"{name}={_value(value)}" for name, value in event.data.items() if value not in ("", None, {}))
+        table.add_row(_clock(event.mono - start, 3), Text(printable(event.event)), Text(printable(data)))
+    console.print(table)
+
+
+def _start(events: Sequence[Entry]) -> float:
+    return events[0].mono if events else 0.0
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    return str(data.get(name) or "")
+
+
+def _number(data: dict[str, Any], name: str) -> float:
+    value = data.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_value(item)}" for name, item in value.items()) + "}"
+    return str(value)
+
+
+def _when(moment: datetime | None, form: str) -> str:
+    return moment.astimezone().strftime(form) if moment is not None else ""
+
+
+def _clock(seconds: float, digits: int = 0) -> str:
+    """0:41, or 0:41.2 with a digit."""
+    minutes, rest = divmod(round(max(0.0, seconds), digits), 60)
+    return f"{int(minutes)}:{rest:0{digits + 3 if digits else 2}.{digits}f}"
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
