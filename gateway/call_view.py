@@ -16,8 +16,8 @@ from offhook.gateway.latency import STAGES
 from offhook.gateway.logs import printable
 from offhook.gateway.records import CallRecord
 
-WIDE: Final = 100
-"""Columns of a terminal from which a list shows everything."""
+MEDIUM, WIDE = 100, 140
+"""Columns of a terminal from which a list has more columns, and shows them in full."""
 SHORT_ID: Final = 8
 """Letters of an id in a list; `calls show` takes the beginning of an id."""
 
@@ -104,33 +104,30 @@ def call_json(record: CallRecord, events: Sequence[Entry]) -> dict[str, Any]:
 
 
 def print_calls(console: Console, records: Sequence[CallRecord]) -> None:
-    """A line a call, newest first."""
-    wide = console.width >= WIDE
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("started", no_wrap=True)
-    table.add_column("from", no_wrap=True)
-    table.add_column("to", no_wrap=True)
-    if wide:
-        table.add_column("agent", no_wrap=True)
-    table.add_column("talked", justify="right", no_wrap=True)
-    if wide:
-        table.add_column("turns", justify="right", no_wrap=True)
-        table.add_column("p95 ms", justify="right", no_wrap=True)
-    table.add_column("outcome", no_wrap=True, ratio=1)
-    table.add_column("id", no_wrap=True, min_width=SHORT_ID)
+    """A line a call, newest first; a narrow terminal gets fewer columns."""
+    medium, wide = console.width >= MEDIUM, console.width >= WIDE
+    party = 24 if wide else 16 if medium else 14
+    numbers = ("talked", "turns", "p95 ms")
+    names = ["started", "from", "to", "agent", "talked", "turns", "p95 ms", "outcome", "id"]
+    shown = names if medium else [name for name in names if name not in ("agent", "turns", "p95 ms")]
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if medium else 1, 0, 0), header_style="bold")
+    for name in shown:
+        table.add_column(name, no_wrap=True, justify="right" if name in numbers else "left", min_width=len(name))
+    table.columns[-1].min_width = SHORT_ID
     for record in records:
-        outcome = Text(record.status, STATUS_STYLE.get(record.status, ""))
-        if record.reason:
-            outcome.append(f" {printable(record.reason)}", "dim")
-        row: list[str | Text] = [_when(record.offered_at, "%m-%d %H:%M:%S" if not wide else "%Y-%m-%d %H:%M:%S")]
-        row += [Text(printable(record.from_number)), Text(printable(record.to_number))]
-        if wide:
-            row.append(Text(printable(record.agent)))
-        row.append("" if record.talk_seconds is None else _clock(record.talk_seconds))
-        if wide:
-            row += [str(record.turns or ""), _rounded(record.voice_to_voice_p95_ms)]
-        row += [outcome, record.id[:SHORT_ID]]
-        table.add_row(*row)
+        outcome = f"{record.status} {record.reason}" if wide else record.reason or record.status
+        cells: dict[str, str | Text] = {
+            "started": _when(record.offered_at, "%Y-%m-%d %H:%M:%S" if wide else "%m-%d %H:%M"),
+            "from": Text(_cut(record.from_number, party)),
+            "to": Text(_cut(record.to_number, party)),
+            "agent": Text(_cut(record.agent, 16)),
+            "talked": "" if record.talk_seconds is None else _clock(record.talk_seconds),
+            "turns": str(record.turns or ""),
+            "p95 ms": _rounded(record.voice_to_voice_p95_ms),
+            "outcome": Text(printable(outcome), STATUS_STYLE.get(record.status, "")),
+            "id": record.id[:SHORT_ID],
+        }
+        table.add_row(*[cells[name] for name in shown])
     console.print(table)
 
 
@@ -223,15 +220,15 @@ def _print_turns(console: Console, found: Sequence[dict[str, Any]]) -> None:
 
 def _print_events(console: Console, events: Sequence[Entry]) -> None:
     console.print("\nEvents", style="bold")
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(style="dim", overflow="ellipsis", no_wrap=True)
     start = _start(events)
+    width = max((len(event.event) for event in events), default=0)
     for event in events:
         data = ", ".join(f"{name}={_value(value)}" for name, value in event.data.items() if value not in ("", None, {}))
-        table.add_row(_clock(event.mono - start, 3), Text(printable(event.event)), Text(printable(data)))
-    console.print(table)
+        line = Text(f"{_clock(event.mono - start, 3):>9}  ", "dim")
+        line.append(f"{printable(event.event):<{width}}  ", "none")
+        line.append(printable(data).replace("\n", "\\n"))
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line, no_wrap=True)
 
 
 def _start(events: Sequence[Entry]) -> float:
@@ -240,6 +237,11 @@ def _start(events: Sequence[Entry]) -> float:
 
 def _text(data: dict[str, Any], name: str) -> str:
     return str(data.get(name) or "")
+
+
+def _cut(text: str, width: int) -> str:
+    shown = printable(text)
+    return shown if len(shown) <= width else shown[: width - 1] + "…"
 
 
 def _number(data: dict[str, Any], name: str) -> float:

@@ -39,6 +39,9 @@ CODES: Final = "Exit codes: 0 all is well; 1 there is a problem; 2 bad usage or 
 MAX_LISTED: Final = 10_000
 """Calls that one list shows at most."""
 
+PIPE_WIDTH: Final = 240
+"""Columns when the output is no terminal."""
+
 app = typer.Typer(
     name="offhook",
     help="Answer the phone for voice agents.",
@@ -210,7 +213,9 @@ def calls_show(
 def _console(file: Any = None) -> Console:
     from rich.console import Console
 
-    return Console(file=file, highlight=False, soft_wrap=False)
+    file = file or sys.stdout
+    # What reads a pipe has no columns to fit.
+    return Console(file=file, highlight=False, width=None if file.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH)
 
 
 def _print_json(value: Any) -> None:
