@@ -73,26 +73,33 @@ clean: ## remove what the build made, virtual environments included
 
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONWARNINGS=ignore $(BIN)/python -m pip --quiet
 
+# The pinned versions, or, where they cannot all be had, whatever pyproject.toml allows.
+define install
+$(PIP) install --constraint deploy/constraints.txt $(1) || { \
+	  echo "offhook: the versions of deploy/constraints.txt cannot all be had here; taking what pyproject.toml allows"; \
+	  $(PIP) install $(1); }
+endef
+
 $(VENV)/.made:
 	@python="$$([ -n "$(PYTHON)" ] && command -v $(PYTHON) || deploy/bootstrap.sh python)"; \
 	echo "offhook: making $(VENV) with $$($$python --version)"; \
 	$$python -m venv --clear $(VENV)
-	@$(PIP) install --constraint deploy/constraints.txt --upgrade pip
+	@$(call install,--upgrade pip)
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.made pyproject.toml deploy/constraints.txt
 	@deploy/bootstrap.sh system $(SPEECH)
 	@echo "offhook: installing what pyproject.toml names into $(VENV)"
-	@$(PIP) install --constraint deploy/constraints.txt --editable .
+	@$(call install,--editable .)
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	@deploy/bootstrap.sh system $(DATABASE)
-	@$(PIP) install --constraint deploy/constraints.txt --editable '.[postgres]' --group dev --group docs
+	@$(call install,--editable '.[postgres]' --group dev --group docs)
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready
-	@$(PIP) install --constraint deploy/constraints.txt --group docs
+	@$(call install,--group docs)
 	@touch $@
 
 # Type checkers and linters see the rooms under their import names through this folder.
