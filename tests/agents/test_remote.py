@@ -223,10 +223,13 @@ async def test_settings_that_cannot_work(dial: Dial, settings: dict[str, Any], n
 
 
 async def test_a_remote_agent_that_does_not_read_loses_old_audio_only(dial: Dial) -> None:
+    done = asyncio.Event()
+
     async def agent(socket: ServerConnection, offer: dict[str, Any]) -> None:
         await socket.send(json.dumps({"type": "ready"}))
         socket.transport.pause_reading()
-        await asyncio.sleep(30)
+        await done.wait()
+        socket.transport.abort()
 
     call = await dial(agent)
     await answered(call)
@@ -240,3 +243,4 @@ async def test_a_remote_agent_that_does_not_read_loses_old_audio_only(dial: Dial
     assert remote.dropped_frames > 0
     assert remote._frames <= MAX_BACKLOG
     assert not call.of(link.Failed)
+    done.set()
