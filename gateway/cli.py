@@ -266,6 +266,8 @@ def _print_webhooks(config: Config) -> None:
     table = Table.grid(padding=(0, 2))
     for name in config.carriers:
         for webhook in provider_class(name).webhooks:
+            if webhook.kind == "after":
+                continue  # our own answers name it
             table.add_row(name, Text(config.public_url + webhook.path, "bold"), Text(webhook.purpose, "dim"))
     console = _console(sys.stderr)
     console.print("Webhooks to paste at the carriers:", style="bold")

@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -401,9 +401,9 @@ class Config(Section):
         """Every secret value the configuration holds, to be kept out of logs."""
         found = set(self._secrets)
         for settings in self.carriers.values():
-            found |= {value.get_secret_value() for value in dict(settings).values() if isinstance(value, SecretStr)}
+            found.update(_secrets_in(dict(settings)))
         if password := urlsplit(self.store.url).password:
-            found.add(password)
+            found |= {password, unquote(password)}
         return frozenset(secret for secret in found if secret)
 
     def records(self, route: Route) -> bool:
@@ -414,6 +414,17 @@ class Config(Section):
         """Longest call of this route in seconds."""
         longest = self.limits.max_call_seconds
         return longest if route.max_duration is None else min(route.max_duration, longest)
+
+
+def _secrets_in(value: Any) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _secrets_in(inner)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from _secrets_in(inner)
 
 
 def environment(path: str | FilePath, env: Mapping[str, str]) -> dict[str, str]:
@@ -481,7 +492,7 @@ def _config_error(error: ValidationError, source: Source, below: Path = ()) -> C
     problems = []
     for line in error.errors():
         path = (*below, *_written(line["loc"]))
-        problems.append(Problem(source.origin(path), dotted(path), _message(line["type"], line["loc"], line["msg"])))
+        problems.append(Problem(source.origin(path), dotted(path), _message(line["type"], path, line["msg"])))
     return ConfigError(sorted(problems, key=lambda problem: (problem.origin.line, problem.origin.column)))
 
 
@@ -547,7 +558,7 @@ def _hint(word: str, known: list[str]) -> str:
 def _message(kind: str, loc: tuple[str | int, ...], text: str) -> str:
     """What is wrong and what to do, for one of pydantic's errors."""
     if kind == "extra_forbidden":
-        known = _keys_beside(loc)
+        known = sorted(_fields(Config, loc[:-1]))
         return f"unknown key; {_hint(str(loc[-1]), known)}" if known else "unknown key; remove it"
     if kind == "missing":
         return "is missing; add it"
@@ -562,12 +573,8 @@ def _message(kind: str, loc: tuple[str | int, ...], text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that may stand where an unknown one was found."""
-    return sorted(_fields(Config, loc[:-1]))
-
-
 def _fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterator[str]:
+    """The keys that may stand below `loc` of a model."""
     for index, part in enumerate(loc):
         if model is Config and part == "carriers":
             name = str(loc[index + 1]) if len(loc) > index + 1 else ""
