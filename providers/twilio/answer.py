@@ -130,10 +130,13 @@ class _Reader(markup.Reader):
                 language = item.get("language")
                 yield markup.Say(item.all_text(), item.get("voice"), language, whole_number(item.get("loop"), 1))
             case "Play":
-                if digits := item.get("digits"):
+                digits, url = item.get("digits"), item.text.strip()
+                if digits:
                     yield markup.PlayDigits(digits)
-                if url := item.text.strip():
+                if url:
                     yield markup.Play(self.url(url), whole_number(item.get("loop"), 1))
+                if not digits and not url:
+                    self.complain("Play has nothing to play", BAD_SCHEMA)
             case "Pause":
                 yield markup.Pause(whole_number(item.get("length"), 1))
             case "Dial":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
@@ -55,53 +56,83 @@ class FakeApi:
     def answer(self, *replies: Reply) -> None:
         self.replies = list(replies)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                first, *lines = head.decode("latin-1").split("\r\n")
-                method, target, _ = first.split(" ")
-                pairs = (line.split(": ", 1) for line in lines if line)
-                headers = {name.lower(): value for name, value in pairs}
-                body = await reader.readexactly(int(headers.get("content-length", "0")))
-                self.requests.append(ApiRequest(method, urlsplit(target).path, headers, body))
-                reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-                await asyncio.sleep(reply.delay)
-                if reply.hang_up:
-                    return
-                text = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
-                if reply.status == 204:
-                    text = b""
-                writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % reply.status)
-                writer.write(b"Content-Length: %d\r\n\r\n" % len(text) + text)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+    def take(self, request: ApiRequest) -> Reply:
+        """Note a request; how it is to be answered."""
+        self.requests.append(request)
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+
+class _Connection(asyncio.Protocol):
+    """One client's connection: a request at a time, kept alive. No tasks, so nothing of it outlives a test."""
+
+    def __init__(self, api: FakeApi, open_connections: set[asyncio.Transport]) -> None:
+        self._api, self._open = api, open_connections
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._open.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        head, ended, rest = self._data.partition(b"\r\n\r\n")
+        if not ended:
+            return
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ")
+        pairs = (line.split(": ", 1) for line in lines)
+        headers = {name.lower(): value for name, value in pairs}
+        size = int(headers.get("content-length", "0"))
+        if len(rest) < size:
+            return
+        self._data = rest[size:]
+        reply = self._api.take(ApiRequest(method, urlsplit(target).path, headers, rest[:size]))
+        asyncio.get_running_loop().call_later(reply.delay, self._reply, reply)
+
+    def _reply(self, reply: Reply) -> None:
+        if reply.hang_up:
+            self._transport.close()
+            return
+        body = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
+        if reply.status == 204:
+            body = b""
+        head = f"HTTP/1.1 {reply.status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._transport.write(head.encode() + body)
 
 
 @pytest.fixture
 async def api() -> AsyncIterator[FakeApi]:
     """The REST API of a carrier, on loopback."""
     fake = FakeApi()
-    serving: set[asyncio.Task[None]] = set()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        serving.add(task)
-        task.add_done_callback(serving.discard)
-        await fake.serve(reader, writer)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    connections: set[asyncio.Transport] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(fake, connections), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     fake.url = f"http://127.0.0.1:{port}"
     yield fake
     server.close()
-    for task in serving:
-        task.cancel()
-    await asyncio.gather(*serving, return_exceptions=True)
+    for transport in list(connections):
+        transport.abort()
     await server.wait_closed()
+
+
+@pytest.fixture
+def reply() -> type[Reply]:
+    """How the API is to answer: `api.answer(reply(503), reply(200, {...}))`."""
+    return Reply
+
+
+@pytest.fixture
+def unused_url() -> str:
+    """Where nothing listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
 
 
 MakeRequest = Callable[..., CarrierRequest]

@@ -255,6 +255,7 @@ def test_a_stream_url_with_a_query_or_without_a_host() -> None:
         (b"\xff\xfe<Response/>", "12100"),
         ("<Response><Sing/></Response>", "12200"),
         ("<Response><Connect/></Response>", "12200"),
+        ("<Response><Play/></Response>", "12200"),
         ('<Response><Connect><Stream url="wss://h/m" track="both_tracks"/></Connect></Response>', "12200"),
         (
             "<Response><Connect><Stream url='wss://h/m'><Parameter name='n' value='%s'/></Stream></Connect></Response>"
