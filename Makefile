@@ -27,7 +27,7 @@ DATABASE := initdb:postgresql
 
 # Processes that pytest spreads the tests over.
 JOBS ?= 2
-# Further arguments for pytest, such as ARGS="-k plivo -x".
+# Further arguments: of pytest (ARGS="-k plivo -x"), of `offhook serve` (ARGS="--port 9000"), of a benchmark.
 ARGS ?=
 
 help: ## this list
@@ -37,7 +37,7 @@ demo: $(VENV)/.ready ## place a real call through the gateway to the offline age
 	@$(BIN)/offhook demo
 
 run: $(VENV)/.ready ## leave the gateway up on the receptionist; PUBLIC_URL=https://… is where carriers reach it
-	@PUBLIC_URL="$(PUBLIC_URL)" deploy/run.sh $(BIN)/offhook
+	@PUBLIC_URL="$(PUBLIC_URL)" deploy/run.sh $(BIN)/offhook $(ARGS)
 
 test: $(VENV)/.ready-dev check ## everything: style, types, every test
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not timing" $(ARGS)
@@ -59,8 +59,8 @@ bench: $(VENV)/.ready-dev ## measure: what a call costs, what delay the gateway 
 	@$(BIN)/python bench/run.py $(ARGS)
 
 docs: $(VENV)/.ready-docs ## build the documentation into site/
-	@$(BIN)/python docs/reference.py
-	@$(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml --site-dir ../site
+	@$(BIN)/python docs/mkdocs/reference.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs/mkdocs.yml --site-dir ../../site
 	@echo "documentation: site/index.html"
 
 setup: $(VENV)/.ready-dev ## only set up

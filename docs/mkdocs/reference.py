@@ -11,12 +11,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import click
 import msgspec
 import typer.main
 from prometheus_client import Counter, Histogram
@@ -96,9 +96,7 @@ def _meaning(model: type[BaseModel], name: str, field: FieldInfo) -> str:
         source = inspect.getsourcefile(base)
         if source is not None and (found := _field_docs(Path(source)).get((base.__name__, name))):
             return found
-    annotation = field.annotation
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return (annotation.__doc__ or "") if is_section else ""
+    return next((inner.__doc__ or "" for _, inner in _models(name, field.annotation)), "")
 
 
 def _default(value: Any) -> str:
@@ -167,42 +165,46 @@ def commands() -> str:
     """Every command with its arguments and options."""
     out = [MADE, "# Commands\n"]
     root = typer.main.get_command(app)
-    context = click.Context(root, info_name="offhook")
-    out.append(f"\n{_help(root)}\n")
+    context = typer.Context(root, info_name="offhook")
+    out.append(f"\n{_help(root)}\n\n{_prose(root.epilog)}\n")
     out += _commands(context, root)
     return "".join(out).rstrip() + "\n"
 
 
-def _commands(context: click.Context, command: click.Command) -> Iterator[str]:
+def _commands(context: typer.Context, command: Any) -> Iterator[str]:
     for name, inner in sorted(getattr(command, "commands", {}).items()):
         if inner.hidden:
             continue
-        below = click.Context(inner, info_name=name, parent=context)
+        below = typer.Context(inner, info_name=name, parent=context)
         if getattr(inner, "commands", None):
             yield from _commands(below, inner)
             continue
-        usage = inner.get_usage(below).removeprefix("Usage: ")
+        arguments = [part.name.upper() for part in inner.params if part.param_type_name == "argument"]
+        usage = " ".join([below.command_path, *arguments, "[OPTIONS]"])
         yield f"\n## `{below.command_path}`\n\n```\n{usage}\n```\n\n{_help(inner)}\n"
         parameters = [parameter for parameter in inner.params if not getattr(parameter, "hidden", False)]
         if parameters:
             yield "\n| | default | meaning |\n|---|---|---|\n"
         for parameter in parameters:
             names = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
-            if isinstance(parameter, click.Argument):
-                names = f"`{parameter.name.upper()}`" if parameter.name else ""
-            yield f"| {names} | {_option_default(parameter)} | {_prose(getattr(parameter, 'help', ''))} |\n"
+            if parameter.param_type_name == "argument":
+                names = f"`{parameter.name.upper()}`"
+            annotation = parameter.type_descriptor.annotation
+            choices = list(annotation) if isinstance(annotation, type) and issubclass(annotation, Enum) else []
+            among = f" One of {', '.join(f'`{choice.value}`' for choice in choices)}." if choices else ""
+            yield f"| {names} | {_option_default(parameter)} | {_prose(getattr(parameter, 'help', ''))}{among} |\n"
 
 
-def _option_default(parameter: click.Parameter) -> str:
+def _option_default(parameter: Any) -> str:
     value = parameter.default
     if parameter.required:
         return "required"
-    if callable(value) or value in (None, False, ()) or "UNSET" in repr(value).upper():
+    if callable(value) or value in (None, False, (), "") or "UNSET" in repr(value).upper():
         return "–"
     return f"`{value}`"
 
 
-def _help(command: click.Command) -> str:
+def _help(command: Any) -> str:
     paragraphs = re.split(r"\n\s*\n", (command.help or "").replace("\b", "").strip())
     return "\n\n".join(re.sub(r"\s+", " ", paragraph) for paragraph in paragraphs)
 
