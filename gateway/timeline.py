@@ -30,8 +30,6 @@ STALL: Final = 3.0
 """Seconds without any caller audio after which its channel goes on as silence."""
 DRIFT: Final = 0.001
 """Seconds a second by which `base` follows a slow carrier clock; crystals differ by a tenth of this."""
-MAX_LOST_MS: Final = 60_000
-"""Longest loss that a carrier's counters are believed."""
 
 RATE: Final = 8000
 
@@ -138,12 +136,14 @@ class Timeline:
             payload, at, lost_ms = pending[0]
             late = at - base - position
             if lost_ms or not 0 <= late <= GAP:
-                if late > GAP and not last and pending[-1][1] - at < HOLD:
+                followed = pending[-1][1] - at >= HOLD
+                if late > GAP and not followed and not last:
                     break  # what follows will tell a gap from a delay
                 # Of a loss no more than the clock has room for.
-                missing = max(0.0, min(min(lost_ms, MAX_LOST_MS) / 1000, late + GAP))
+                missing = max(0.0, min(lost_ms / 1000, late))
                 late -= missing
-                if late > GAP and (common := self._common_lateness(base, position + missing)) > GAP:
+                least = GAP if followed else HOLD
+                if late > least and (common := self._common_lateness(base, position + missing)) > least:
                     missing += common
                     late -= common
                 elif late < 0:
