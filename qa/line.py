@@ -68,7 +68,8 @@ class Line:
         self._caller = bytearray()
         self._agent = bytearray()
         self._play_end = 0.0
-        self._started = 0.0
+        self.started = 0.0
+        "Monotonic seconds of second 0 of the track."
         self.activity = LiveActivity()
         "Whether the agent speaks, as heard so far."
         self.arrivals: list[Arrival] = []
@@ -116,13 +117,13 @@ class Line:
 
     def open(self, now: float) -> list[bytes]:
         """Start the stream and the track clock."""
-        self._started = now
+        self.started = now
         return self._side.open(now)
 
     @property
     def frame_due(self) -> float:
         """When the next caller frame is to leave, in the owner's time."""
-        return self._started + (len(self.left_at) + 1) * FRAME_S
+        return self.started + (len(self.left_at) + 1) * FRAME_S
 
     def frame(self, now: float) -> list[bytes]:
         """The next caller frame, 20 ms of speech or silence."""
@@ -156,11 +157,11 @@ class Line:
     def receive(self, data: str | bytes, now: float) -> None:
         """Take a message of the bot: text as str, binary as bytes."""
         events = self._side.receive(data, now) if isinstance(data, str) else self._side.receive_binary(data, now)
-        at = now - self._started
+        at = now - self.started
         for event in events:
             match event:
                 case AudioQueued(seconds=seconds, plays_at=plays_at):
-                    begins = plays_at - self._started
+                    begins = plays_at - self.started
                     if self._play_end and begins > self._play_end + DRY_S:
                         self.dry.append(Span(self._play_end, begins))
                     self._play_end = begins + seconds
@@ -190,7 +191,7 @@ class Line:
             clears=[arrival.at for arrival in self.arrivals if arrival.kind == "clear"],
             dry=self.dry,
             stalls=[Span(left - late, left) for left, late in self._sent() if late > STALL_S],
-            answered_at=answered_at - self._started,
+            answered_at=answered_at - self.started,
         )
 
     def _sent(self) -> zip[tuple[float, float]]:
@@ -203,7 +204,7 @@ class Line:
 
     def _leaving(self, now: float) -> bytes:
         self.lateness.append(max(0.0, now - self.frame_due))
-        self.left_at.append(now - self._started)
+        self.left_at.append(now - self.started)
         pcm = self._next_frame().tobytes()
         self._caller += pcm
         return self._to_carrier(pcm)
