@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +68,28 @@ async def test_case_19_ending_a_call_is_an_order_of_its_own(control: PlivoContro
     api.answer(reply(500, {"error": "internal"}))
     with pytest.raises(CarrierUnavailable, match="internal"):
         await control.hang_up(CALL)
+
+
+async def test_refusals_are_told(control: PlivoControl, api: Any, reply: Any) -> None:
+    for body in ({"error": {"to": "invalid"}}, {"api_id": "a"}, [], b"<html>"):
+        api.answer(reply(401, body))
+        with pytest.raises(CarrierRefused, match="plivo: HTTP 401") as caught:
+            await control.hang_up(CALL)
+        assert caught.value.status == 401
+
+
+async def test_without_an_api_base_it_is_plivos_own_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    control = PlivoControl(auth_id=ACCOUNT, auth_token="token")
+    seen: list[str] = []
+
+    def send(request: Any, **options: Any) -> Any:
+        seen.append(request.url)
+        return SimpleNamespace(status_code=204, json=dict)
+
+    monkeypatch.setattr(control._client.session, "send", send)
+    await control.hang_up(CALL)
+    await control.close()
+    assert seen == [f"https://api.plivo.com{BASE}/Call/{CALL}/"]
 
 
 async def test_transfer(control: PlivoControl, api: Any, reply: Any) -> None:

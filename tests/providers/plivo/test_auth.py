@@ -153,7 +153,8 @@ def test_bodies_that_are_no_forms_and_forms_that_are_too_long(v3: MakeRequest) -
     assert not signed(v3("POST", ANSWER, b"{}", FORM_V3, content_type="application/json"))
     long = b"&".join(b"a=%d" % n for n in range(MAX_FIELDS + 1))
     assert not signed(v3("POST", ANSWER, long, FORM_V3))
-    assert not signed(v3("POST", "https://[/plivo/answer", FORM, FORM_V3))
+    for url in ("https://[/plivo/answer", "https://gw.example.net/\ud800"):
+        assert not signed(v3("POST", url, FORM, FORM_V3))
 
 
 # --- Plivo's own validator as the oracle ----------------------------------------------------

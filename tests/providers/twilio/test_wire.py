@@ -361,6 +361,15 @@ def test_a_flood_of_noise_is_a_flood(stream: TwilioStream) -> None:
     assert events.count(StreamEnded("protocol-error")) == 1
 
 
+def test_every_kind_of_message_counts_towards_a_flood(stream: TwilioStream) -> None:
+    for _ in range(MAX_MESSAGES):
+        stream.receive(CONNECTED, 1.0)
+    assert fault(stream.receive(CONNECTED, 1.0)) == "flood"
+    assert fault(stream.receive_binary(b"", 1.0)) == "flood"
+    assert fault(stream.receive(b"[]", 1.0)) == "flood"
+    assert fault(stream.receive(media(), 1.0)) == "flood"
+
+
 def test_marks_that_never_come_back_do_not_pile_up(stream: TwilioStream) -> None:
     for number in range(MAX_PENDING_MARKS + 1):
         stream.mark(f"m{number}")
