@@ -106,6 +106,19 @@ def serve(
 
 
 @app.command(epilog=CODES)
+def demo(
+    directory: Annotated[
+        Path | None, typer.Option(help="Where recording, record and logs go; by default a fresh one in var/demo.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Place a call to the offline agent and show it; needs no configuration, no key and no network."""
+    from offhook.gateway.demo import run_demo
+
+    raise typer.Exit(run_demo(json_output=as_json, directory=directory))
+
+
+@app.command(epilog=CODES)
 def check(
     config: ConfigPath = Path("config.yaml"),
     online: Annotated[bool, typer.Option("--online", help="Also ask the carriers and public_url.")] = False,
