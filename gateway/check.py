@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import fcntl
 import importlib.metadata
 import importlib.util
 import ipaddress
@@ -35,10 +36,14 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy import inspect, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from offhook.gateway.config import Config, ConfigError, environment, load
+from offhook.gateway.journal import LOCK_NAME
+from offhook.gateway.tables import SCHEMA
 from offhook.providers import provider_class
 from offhook.providers.base import CarrierAuthError, CarrierError, CarrierRequest, Provider
 
@@ -131,12 +136,13 @@ def examine(config: Config | None, config_path: Path, *, online: bool = False) -
     findings += check_public_url(config.public_url, online=online)
     findings += check_port(config.listen.host, config.listen.port)
     findings += check_disk(config)
+    findings += check_journal(config)
     findings += check_store(config.store_url)
     findings += check_descriptors(config.limits.max_calls)
     for name in config.carriers:
         findings += check_carrier(name, config, online=online)
     findings += check_routes(config)
-    findings += check_agents(config, config_path)
+    findings += check_agents(config)
     return findings
 
 
@@ -323,32 +329,55 @@ def check_folder(name: str, folder: Path) -> Findings:
         yield Finding(name, "ok", f"{folder}, {_bytes(free)} free")
 
 
+def check_journal(config: Config) -> Findings:
+    """No other process writes the journal; the gateway itself may, when it is up."""
+    try:
+        lock = os.open(config.journal_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # there is none yet; check_disk has said whether one can be made
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not _gateway_answers(config.listen.host, config.listen.port):
+            text = f"another offhook writes the journal in {config.journal_dir}"
+            yield Finding("journal", "fail", text, "stop it, or set data_dir to a folder of this one's own")
+    finally:
+        os.close(lock)
+
+
 def check_store(url: str) -> Findings:
-    """The database answers. SQLite is a file in data_dir, made when it is missing."""
-    if url.startswith("sqlite"):
-        path = urlsplit(url).path.removeprefix("/")
-        yield Finding("store", "ok", f"SQLite, {path}")
+    """The database answers, and was not made by a newer offhook. The gateway starts and takes calls without it."""
+    where = make_url(url)
+    sqlite = where.get_backend_name() == "sqlite"
+    shown = f"SQLite, {where.database}" if sqlite else f"PostgreSQL, {where.host}/{where.database}"
+    if sqlite and not Path(where.database or "").exists():
+        yield Finding("store", "ok", f"{shown}; made at the first start")
         return
-    if importlib.util.find_spec("asyncpg") is None:
+    if not sqlite and importlib.util.find_spec("asyncpg") is None:
         yield Finding("store", "fail", "asyncpg is not installed", "pip install 'offhook[postgres]'")
         return
-    where = urlsplit(url)
-    shown = f"{where.hostname}{where.path}"
     try:
-        asyncio.run(_connect(url))
+        schema = asyncio.run(_schema(url))
     except (OSError, SQLAlchemyError, TimeoutError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        remedy = "start PostgreSQL, or correct store.url (calls go on without it, records wait in the journal)"
-        yield Finding("store", "fail", f"PostgreSQL at {shown}: {reason}", remedy)
+        remedy = "start it, or correct store.url; until then calls are answered and their records wait in the journal"
+        yield Finding("store", "warn", f"{shown}: {reason}", remedy)
+        return
+    if schema > SCHEMA:
+        remedy = "install the offhook that made it, or give this one a database of its own"
+        yield Finding("store", "fail", f"{shown}: made by a newer offhook (schema {schema}, ours {SCHEMA})", remedy)
     else:
-        yield Finding("store", "ok", f"PostgreSQL at {shown} answers")
+        yield Finding("store", "ok", shown)
 
 
-async def _connect(url: str) -> None:
+async def _schema(url: str) -> str:
+    """The migration a database is at; empty for one without our tables."""
     engine = create_async_engine(url)
     try:
-        async with asyncio.timeout(LOOKUP_BUDGET), engine.connect():
-            pass
+        async with asyncio.timeout(LOOKUP_BUDGET), engine.connect() as connection:
+            if not await connection.run_sync(lambda sync: inspect(sync).has_table("alembic_version")):
+                return ""
+            return str(await connection.scalar(text("SELECT version_num FROM alembic_version")) or "")
     finally:
         await engine.dispose()
 
@@ -419,11 +448,11 @@ def check_routes(config: Config) -> Findings:
         yield Finding("routes", "warn", f"{', '.join(without)}: callers are hung up on when the agent fails", remedy)
 
 
-def check_agents(config: Config, config_path: Path) -> Findings:
+def check_agents(config: Config) -> Findings:
     """Every agent that a route leads to imports, warms up and takes a call, each in a process of its own."""
     used = {route.agent for route in config.routes}
     used |= {route.closed.agent for route in config.routes if route.closed is not None and route.closed.agent}
-    folder = str(config_path.resolve().parent)
+    folder = str(config.directory)
 
     def look(name: str) -> Finding:
         agent = config.agents[name]

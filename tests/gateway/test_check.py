@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import resource
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,9 @@ import pytest
 
 from offhook.gateway import check
 from offhook.gateway.check import Finding
+from offhook.gateway.config import load
+from offhook.gateway.journal import LOCK_NAME
+from offhook.gateway.tables import SCHEMA
 
 CONFIG = """
 public_url: https://127.0.0.1
@@ -199,8 +205,31 @@ def test_secrets_that_everybody_can_read(tmp_path: Path) -> None:
 
 def test_a_database_that_does_not_answer(free_port: int) -> None:
     finding = one(check.check_store(f"postgresql+asyncpg://offhook:secret@127.0.0.1:{free_port}/offhook"))
-    assert finding.state == "fail"
+    assert finding.state == "warn", "the gateway starts without it"
     assert "secret" not in finding.text
+
+
+@pytest.mark.parametrize(("schema", "state"), [(SCHEMA, "ok"), ("9999", "fail"), (None, "ok")])
+def test_the_schema_of_the_database(schema: str | None, state: str, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/calls.db"
+    assert "made at the first start" in one(check.check_store(url)).text
+    with contextlib.closing(sqlite3.connect(tmp_path / "calls.db")) as database:
+        if schema is not None:
+            database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+            database.execute("INSERT INTO alembic_version VALUES (?)", [schema])
+        database.execute("CREATE TABLE other (x TEXT)")
+        database.commit()
+    assert one(check.check_store(url)).state == state
+
+
+def test_a_journal_that_another_process_writes(config_path: Path) -> None:
+    config = load(config_path, {})
+    assert list(check.check_journal(config)) == []
+    config.journal_dir.mkdir(parents=True)
+    with open(config.journal_dir / LOCK_NAME, "w") as lock:
+        assert list(check.check_journal(config)) == []
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert one(check.check_journal(config)).state == "fail"
 
 
 AGENTS = """
