@@ -27,6 +27,8 @@ DATABASE := initdb:postgresql
 
 # Processes that pytest spreads the tests over.
 JOBS ?= 2
+# Folder of the load generator and yardstick servers that bench/load.py needs.
+RIG ?=
 # Further arguments: of pytest (ARGS="-k plivo -x"), of `offhook serve` (ARGS="--port 9000"), of a benchmark.
 ARGS ?=
 
@@ -55,8 +57,12 @@ format: $(VENV)/.ready-dev ## rewrite the code in the house style
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: $(VENV)/.ready-dev ## measure: what a call costs, what delay the gateway adds
-	@$(BIN)/python bench/run.py $(ARGS)
+bench: $(VENV)/.ready-dev ## measure the parts; with RIG=folder of a load generator whole calls, too
+	@$(BIN)/python bench/codecs.py
+	@$(BIN)/python bench/vad.py
+ifneq ($(RIG),)
+	@$(BIN)/python bench/load.py --rig $(RIG) $(ARGS)
+endif
 
 docs: $(VENV)/.ready-docs ## build the documentation into site/
 	@$(BIN)/python docs/mkdocs/reference.py
