@@ -36,7 +36,7 @@ from offhook.qa.measure import FRAME_S, Conversation
 
 FRAME: Final = int(RATE * FRAME_S)
 
-STALL_S: Final = 0.008
+STALL_S: Final = 0.005
 """A frame this much late is a stall of the simulator: a hole in the agent's audio at that time is not the bot's."""
 
 DRY_S: Final = 0.005
