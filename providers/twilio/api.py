@@ -142,15 +142,15 @@ class _Http:
 
 def _translated(order: Callable[[], T]) -> Callable[[], T]:
     """The same order, with the SDK's errors translated into Failed."""
-    errors: Any = import_module("twilio.base.exceptions")
+    sdk_error: Any = import_module("twilio.base.exceptions").TwilioException
 
     def translated() -> T:
         try:
             return order()
-        except (errors.TwilioRestException, errors.TwilioServiceException) as error:
-            text = getattr(error, "msg", "") or getattr(error, "title", "")
-            raise Failed(
-                str(text), status=error.status, code=str(error.code or ""), taken=error.status != 429
-            ) from error
+        except sdk_error as error:
+            # Two kinds answer for the API, with `msg` or `title`; one without a status is the SDK's own refusal.
+            status, code = getattr(error, "status", 400), getattr(error, "code", None)
+            text = getattr(error, "msg", "") or getattr(error, "title", "") or str(error)
+            raise Failed(str(text), status=status, code=str(code or ""), taken=status != 429) from error
 
     return translated

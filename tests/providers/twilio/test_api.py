@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 import pytest
+from twilio.base.exceptions import TwilioException
 
 from offhook.providers import orders
 from offhook.providers.base import CarrierRefused, CarrierUnavailable, DialAnswer
@@ -82,6 +83,15 @@ async def test_refusals_are_told(control: TwilioControl, api: Any, reply: Any) -
     with pytest.raises(CarrierRefused, match="Bad thing") as caught:
         await control.check()
     assert (caught.value.status, caught.value.code) == (422, "70001")
+
+
+async def test_what_the_sdk_refuses_by_itself(control: TwilioControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def request(method: str, url: str, **options: Any) -> None:
+        raise TwilioException("no credentials")
+
+    monkeypatch.setattr(control._http._client, "request", request)
+    with pytest.raises(CarrierRefused, match="no credentials"):
+        await control.check()
 
 
 async def test_transfer(control: TwilioControl, api: Any, reply: Any) -> None:
