@@ -196,3 +196,14 @@ def test_plivo_in_wideband_is_heard_on_the_same_track() -> None:
     [span] = measure(line.conversation(10.0)).agent_spans
     assert (span.start, span.end) == pytest.approx((0.5, 1.5), abs=0.02)
     assert len(line.agent) == pytest.approx(2.0 * RATE, abs=FRAME)
+
+
+def test_a_frame_that_a_bot_never_reads_is_lost_but_was_said() -> None:
+    line = twilio()
+    line.open(0.0)
+    line.say(noise(0.04))
+    line.lose_frame(FRAME_S)
+    [message] = line.frame(2 * FRAME_S)
+    assert json.loads(message)["media"]["chunk"] == "2"
+    assert line.lost_frames == 1
+    assert line.caller[:FRAME].any()
