@@ -1,0 +1,113 @@
+"""Speech from text, with no key and no network: flite, else espeak-ng, as child processes.
+
+A sentence takes some 20 ms to synthesise. What was said is kept, so a sentence that every caller hears is
+synthesised once; calls that ask for the same one at the same time wait for one child together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+from offhook.codecs.audio import L16_8K, AudioFormat
+from offhook.codecs.convert import convert_all, resample_all
+from offhook.codecs.wav import WavError, parse_wav
+
+ENGINES: Final = {"flite": "slt", "espeak-ng": "en-us"}
+"""Synthesisers in the order of choice, each with the voice that is understood best on a telephone."""
+
+MAX_TEXT: Final = 2_000
+"""Characters of one text: two minutes of speech. More is no telephone sentence."""
+
+MAX_CACHED: Final = 512
+"""Texts kept; a short sentence at 8 kHz takes some 40 kB."""
+
+TIMEOUT: Final = 10.0
+"""Seconds after which a synthesiser hangs."""
+
+REMEDY: Final = "install flite (`apt-get install flite`, `brew install flite`) or espeak-ng"
+
+_cache: OrderedDict[tuple[str, AudioFormat], bytes] = OrderedDict()
+_running: dict[tuple[asyncio.AbstractEventLoop, str, AudioFormat], asyncio.Task[bytes]] = {}
+
+
+class SpeechUnavailable(Exception):
+    """Nothing here can speak, or what can failed; the text says what to do."""
+
+
+def engine() -> str:
+    """The synthesiser that is used. Raises SpeechUnavailable when none is installed."""
+    for name in ENGINES:
+        if shutil.which(name):
+            return name
+    raise SpeechUnavailable(f"no synthesiser is installed; {REMEDY}")
+
+
+async def synthesize(text: str, format: AudioFormat = L16_8K) -> bytes:
+    """Speak a text.
+
+    Args:
+        text: plain text, at most MAX_TEXT characters.
+        format: of the audio that is wanted.
+
+    Returns:
+        The audio, without silence around it beyond what the voice itself leaves.
+
+    Raises:
+        SpeechUnavailable: no synthesiser is installed, or it failed.
+        ValueError: the text is too long.
+    """
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"text of {len(text)} characters; at most {MAX_TEXT} can be spoken at once")
+    if not text.strip():
+        return b""
+    if (kept := _cache.get((text, format))) is not None:
+        _cache.move_to_end((text, format))
+        return kept
+    loop = asyncio.get_running_loop()
+    key = (loop, text, format)
+    task = _running.get(key)
+    if task is None:
+        task = loop.create_task(asyncio.to_thread(_synthesize, text, format), name="synthesize")
+        _running[key] = task
+        task.add_done_callback(lambda _: _running.pop(key, None))
+    return await asyncio.shield(task)
+
+
+def _synthesize(text: str, format: AudioFormat) -> bytes:
+    audio = speak(text, engine(), format)
+    _cache[text, format] = audio
+    while len(_cache) > MAX_CACHED:
+        _cache.popitem(last=False)
+    return audio
+
+
+def speak(text: str, engine: str, format: AudioFormat) -> bytes:
+    """Run one synthesiser, uncached. Blocks. Raises SpeechUnavailable."""
+    with tempfile.TemporaryDirectory(prefix="offhook-tts-") as folder:
+        # By files: flite seeks back to write its header, and a text may begin with a dash.
+        text_file, wav_file = Path(folder, "text"), Path(folder, "speech.wav")
+        text_file.write_text(text, encoding="utf-8", errors="replace")
+        voice = ENGINES[engine]
+        command = {
+            "flite": ["flite", "-voice", voice, "-f", str(text_file), "-o", str(wav_file)],
+            "espeak-ng": ["espeak-ng", "-v", voice, "-f", str(text_file), "-w", str(wav_file)],
+        }[engine]
+        try:
+            subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT)
+            encoding, rate, channels, pcm = parse_wav(wav_file.read_bytes(), name=engine)
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace").strip()[:200]
+            raise SpeechUnavailable(f"{engine} failed with {error.returncode}: {said or 'no message'}") from error
+        except subprocess.TimeoutExpired as error:
+            raise SpeechUnavailable(f"{engine} did not finish within {TIMEOUT:g} s") from error
+        except (OSError, WavError) as error:
+            raise SpeechUnavailable(f"{engine} gave no speech: {error}; {REMEDY}") from error
+    if (encoding, channels) != ("l16", 1):
+        raise SpeechUnavailable(f"{engine} gave {channels} channels of {encoding}, not one of l16")
+    return convert_all(resample_all(pcm, rate, format.rate), AudioFormat("l16", format.rate), format)
