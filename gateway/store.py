@@ -168,7 +168,7 @@ class Store:
             return 0
         try:
             return await self._write(entries, node)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+        except (SQLAlchemyError, OSError, TimeoutError, OverflowError) as error:
             for entry in entries:
                 self._folds.pop(_clean(entry.call), None)  # they are ahead of the database now
             if not _is_fault_of_data(error):
@@ -515,6 +515,8 @@ def _clean_value(value: Any) -> Any:
 
 def _is_fault_of_data(error: BaseException) -> bool:
     """Whether the very values are refused, so that trying again is of no use."""
+    if isinstance(error, OverflowError):  # a number too large for SQLite
+        return True
     if not isinstance(error, StatementError):
         return False
     if not isinstance(error, DBAPIError) or isinstance(error, DataError | IntegrityError):

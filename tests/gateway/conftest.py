@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,19 @@ def postgres_binaries() -> Path:
 @pytest.fixture(scope="session")
 def postgres(postgres_binaries: Path) -> Iterator[Cluster]:
     """A cluster for all tests of this process; each takes a database of its own."""
+    with _cluster(postgres_binaries) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_postgres(postgres_binaries: Path) -> Iterator[Cluster]:
+    """A cluster of one test's own, to be stopped and started."""
+    with _cluster(postgres_binaries) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _cluster(binaries: Path) -> Iterator[Cluster]:
     user = None
     if os.geteuid() == 0:  # Postgres refuses to run as root
         known = {entry.pw_name for entry in pwd.getpwall()}
@@ -71,13 +85,14 @@ def postgres(postgres_binaries: Path) -> Iterator[Cluster]:
     home = Path(tempfile.mkdtemp(prefix="offhook-pg-"))  # a short path: socket names have 107 bytes
     if user is not None:
         shutil.chown(home, user)
-    cluster = Cluster(postgres_binaries, home, user)
+    cluster = Cluster(binaries, home, user)
     try:
         cluster.run("initdb", "-D", "data", "-U", "offhook", "--auth=trust", "--no-sync", "-E", "UTF8")
         cluster.start()
         yield cluster
-        cluster.stop()
     finally:
+        if (home / "data" / "postmaster.pid").exists():
+            cluster.stop()
         shutil.rmtree(home)
 
 
