@@ -74,7 +74,7 @@ class Server:
     def __init__(self, name: str, args: argparse.Namespace, folder: Path) -> None:
         self.name = name
         if name in GATEWAYS:
-            command = [sys.executable, "-m", "offhook.gateway.cli", "serve", "--config", str(config(name, folder))]
+            command = [sys.executable, "-m", "offhook.gateway", "serve", "--config", str(config(name, folder))]
             self.ring = [
                 *("--webhook", f"http://127.0.0.1:{PORT}/twilio/voice", "--auth-token", TOKEN),
                 *("--public-webhook", f"{PUBLIC}/twilio/voice"),

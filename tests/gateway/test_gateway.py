@@ -109,7 +109,7 @@ class Gateway:
         (self.folder / "trouble_agent.py").write_text(TROUBLE_AGENT)
 
     async def start(self) -> None:
-        command = [sys.executable, "-m", "offhook.gateway.cli", "serve", "--config", str(self.path)]
+        command = [sys.executable, "-m", "offhook.gateway", "serve", "--config", str(self.path)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
         async with asyncio.timeout(30), httpx.AsyncClient() as web:
@@ -546,7 +546,7 @@ async def test_a_taken_port_says_so(gateway: Gateway) -> None:
     second = gateway.folder / "second.yaml"
     config = json.loads(gateway.path.read_text())
     second.write_text(json.dumps(config | {"data_dir": str(gateway.folder / "other")}))
-    command = [sys.executable, "-m", "offhook.gateway.cli", "serve", "--config", str(second)]
+    command = [sys.executable, "-m", "offhook.gateway", "serve", "--config", str(second)]
     ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30, check=False)
     assert ran.returncode != 0
     assert f"cannot bind 127.0.0.1:{gateway.port}" in ran.stdout + ran.stderr
