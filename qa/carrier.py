@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import time
 from typing import ClassVar, Literal, Protocol
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -78,6 +79,11 @@ class Desk(Protocol):
 
     def outage(self) -> int:
         """The HTTP status that this request is to fail with; 0: none."""
+
+
+async def read_form(request: Request) -> dict[str, list[str]]:
+    """The fields of a form, every value of a repeated one."""
+    return parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
 
 
 Endpoint = Callable[[Request, Desk], Awaitable[Response]]

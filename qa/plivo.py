@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from offhook.providers.markup import Markup, OpenStream
 from offhook.providers.plivo import answer, auth
 from offhook.providers.plivo.wire import PlivoCarrierSide
-from offhook.qa.carrier import CallCard, Carrier, Desk, Endpoint, Status
+from offhook.qa.carrier import CallCard, Carrier, Desk, Endpoint, Status, read_form
 
 _CAUSES: Final[dict[Status, tuple[str, str, str]]] = {
     "completed": ("NORMAL_CLEARING", "Normal Hangup", "4000"),
@@ -171,7 +171,7 @@ async def _body(request: Request) -> dict[str, Any]:
         except json.JSONDecodeError:
             return {}
         return body if isinstance(body, dict) else {}
-    return dict(await request.form())
+    return {name: values[-1] for name, values in (await read_form(request)).items()}
 
 
 def _reply(body: dict[str, Any], status: int) -> JSONResponse:

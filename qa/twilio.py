@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from offhook.providers.markup import Markup, OpenStream
 from offhook.providers.twilio import answer, auth
 from offhook.providers.twilio.wire import TwilioCarrierSide
-from offhook.qa.carrier import CallCard, Carrier, Desk, Endpoint, Status
+from offhook.qa.carrier import CallCard, Carrier, Desk, Endpoint, Status, read_form
 
 API_VERSION: Final = "2010-04-01"
 
@@ -111,12 +111,12 @@ class Twilio(Carrier):
         call = desk.find(request.path_params["call"])
         if call is None:
             return self.error(404, f"The requested resource {request.url.path} was not found")
-        form = await request.form()
-        status, document, url = (str(form.get(name, "")) for name in ("Status", "Twiml", "Url"))
+        form = await read_form(request)
+        status, document, url = (_field(form, name) for name in ("Status", "Twiml", "Url"))
         if status in ("completed", "canceled"):
             call.order_hang_up(f"API: Status={status}")
         elif url:  # Twilio prefers Url when both are given
-            call.order_markup(url=url, method=str(form.get("Method", "POST")).upper())
+            call.order_markup(url=url, method=_field(form, "Method").upper())
         elif document:
             if len(document) > answer.MAX_INLINE:
                 return _error(400, 21218, f"Twiml is over {answer.MAX_INLINE} characters")
@@ -126,16 +126,15 @@ class Twilio(Carrier):
         return JSONResponse(self._resource(call.card))
 
     async def _create(self, request: Request, desk: Desk) -> Response:
-        form = await request.form()
-        to, from_number = str(form.get("To", "")), str(form.get("From", ""))
-        url, document = str(form.get("Url", "")), str(form.get("Twiml", ""))
+        form = await read_form(request)
+        to, from_number, url, document = (_field(form, name) for name in ("To", "From", "Url", "Twiml"))
         if not (to and from_number and (url or document)):
             return _error(400, 21205, "To, From and one of Url and Twiml are required")
         card = CallCard(self.new_call_id(), from_number, to, "outbound", "queued")
         card.answer_url, card.answer_document = url, document
-        card.answer_method = str(form.get("Method", "POST")).upper()
-        card.status_url = str(form.get("StatusCallback", ""))
-        card.status_events = [str(event) for event in form.getlist("StatusCallbackEvent")]
+        card.answer_method = _field(form, "Method").upper() or "POST"
+        card.status_url = _field(form, "StatusCallback")
+        card.status_events = form.get("StatusCallbackEvent", [])
         return JSONResponse(self._resource(desk.place(card).card), 201)
 
     async def _show(self, request: Request, desk: Desk) -> Response:
@@ -157,6 +156,10 @@ class Twilio(Carrier):
             "api_version": API_VERSION,
             "uri": f"/{API_VERSION}/Accounts/{self.account}/Calls/{card.call_id}.json",
         }
+
+
+def _field(form: dict[str, list[str]], name: str) -> str:
+    return form.get(name, [""])[-1]
 
 
 def _error(status: int, code: int, message: str) -> JSONResponse:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ class Bot:
     # --- HTTP ---
 
     async def webhook(self, request: Request) -> Response:
-        form = {name: str(value) for name, value in (await request.form()).items()}
+        form = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
         self.requests.append((request.url.path, dict(request.headers), form | dict(request.query_params)))
         if self.refuse_with:
             return Response("no", self.refuse_with)
