@@ -92,6 +92,12 @@ class Redactor:
         return printable(text)
 
 
+def _in_order(logger: Any, method: str, event: Event) -> Event:
+    """When, how bad and what first; then the rest."""
+    first = {name: event[name] for name in ("timestamp", "level", "event", "call_id") if name in event}
+    return first | {name: value for name, value in event.items() if name not in first}
+
+
 def printable(text: str) -> str:
     """The text without signs that act on a terminal: a caller's name must not move a reader's cursor."""
     return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
@@ -186,7 +192,7 @@ def configure_logs(
     if format == "console":
         last.append(structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=30))
     else:
-        last += [structlog.processors.EventRenamer("event"), structlog.processors.JSONRenderer(ensure_ascii=False)]
+        last += [_in_order, structlog.processors.JSONRenderer(ensure_ascii=False)]
     handler = _Writer(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()], processors=last)
@@ -202,7 +208,17 @@ def configure_logs(
         library.handlers.clear()
         library.propagate = True
     # Their routine would be a line or more for every frame or statement.
-    for name in ("websockets", "sqlalchemy", "aiosqlite", "asyncio", "alembic", "urllib3", "httpcore", "httpx"):
+    for name in (
+        "uvicorn",
+        "websockets",
+        "sqlalchemy",
+        "aiosqlite",
+        "asyncio",
+        "alembic",
+        "urllib3",
+        "httpcore",
+        "httpx",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -57,6 +57,7 @@ def test_a_line_is_one_json_object_with_its_call(out: io.StringIO) -> None:
     log = structlog.get_logger("offhook.x").bind(call_id="0123456789abcdef")
     log.info("call offered", carrier="twilio", seconds=1.5, ok=True, nothing=None, nested={"a": [1, "b"]})
     (line,) = lines(out)
+    assert list(line)[:4] == ["timestamp", "level", "event", "call_id"]
     assert line.pop("timestamp").endswith("Z")
     assert line == {
         "event": "call offered",
@@ -122,7 +123,7 @@ def test_known_secrets_never_get_out(out: io.StringIO, leak: dict[str, Any]) -> 
     ],
 )
 def test_what_authenticates_never_gets_out_though_nobody_knows_its_value(out: io.StringIO, text: str) -> None:
-    logging.getLogger("uvicorn.error").info(text)
+    logging.getLogger("uvicorn.error").warning(text)
     structlog.get_logger("x").info("y", path=text, headers={"Authorization": "QWxhZGRpbjpvcGVu"})
     shown = json.dumps(lines(out))
     assert "QWxhZGRpbjpvcGVu" not in shown
