@@ -109,28 +109,33 @@ def _same(one: _Floats, other: _Floats) -> bool:
 
 def _follow(known: _Floats, hay: _Floats, at: int) -> tuple[int, int]:
     """How many samples of `known` follow each other in `hay` from `at` on, and how many samples of holes."""
-    done, holes = 0, 0
+    done, shift, holes, resumed = 0, at, 0, -1
+    while True:
+        done = _advance(known, hay, done, shift, BLOCK)
+        done = _advance(known, hay, done, shift, FINE)
+        skipped = _resume(known[done : done + 3 * BLOCK], hay, done + shift)
+        if not skipped or done == resumed:
+            return done, holes
+        shift += skipped
+        holes += abs(skipped)
+        resumed = done
+
+
+def _advance(known: _Floats, hay: _Floats, done: int, shift: int, step: int) -> int:
+    """Go on, `step` samples at a time, as long as both are the same."""
     while done < len(known):
-        block = known[done : done + BLOCK]
-        if _same(block, hay[at + done + holes : at + done + holes + len(block)]):
-            done += len(block)
-            continue
-        skipped = _resume(known[done : done + 3 * BLOCK], hay, at + done + holes)
-        if not skipped:
-            break
-        holes += skipped
-    while done < len(known):
-        piece = known[done : done + FINE]
-        if not _same(piece, hay[at + done + holes : at + done + holes + len(piece)]):
+        piece = known[done : done + step]
+        if not _same(piece, hay[done + shift : done + shift + len(piece)]):
             break
         done += len(piece)
-    return done, holes
+    return done
 
 
 def _resume(rest: _Floats, hay: _Floats, at: int) -> int:
-    """Samples of hole after which the rest goes on; 0 when it does not."""
-    window = hay[at : at + LONGEST_HOLE + len(rest)]
+    """By how many samples the rest lies further on (or back, a few); 0 when it is not to be found."""
+    start = max(0, at - FINE)
+    window = hay[start : at + LONGEST_HOLE + len(rest)]
     if len(rest) < BLOCK or len(window) <= len(rest):
         return 0
-    skipped, score = _best(rest, window)
-    return skipped if score >= SAME else 0
+    found, score = _best(rest, window)
+    return start + found - at if score >= SAME else 0

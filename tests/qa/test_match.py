@@ -83,6 +83,17 @@ def test_holes_are_counted_and_skipped() -> None:
     assert match.holes == pytest.approx(0.14, abs=0.005)
 
 
+@pytest.mark.parametrize("seam", [-6, 3, 8, 60])
+def test_a_seam_of_a_millisecond_is_followed(seam: int) -> None:
+    heard = phone(SENTENCE)
+    rest = heard[12345 - min(seam, 0) :]
+    track = np.concatenate([silence(0.2), heard[:12345], silence(max(seam, 0) / RATE), rest, silence(0.2)])
+    match = find(SENTENCE, track)
+    assert match is not None
+    assert match.complete
+    assert match.holes == pytest.approx(abs(seam) / RATE, abs=0.0005)
+
+
 def test_it_survives_an_agent_at_another_rate() -> None:
     up, down = Converter(L16_8K, L16_16K), Converter(L16_16K, L16_8K)
     there_and_back = np.frombuffer(down.convert(up.convert(phone(SENTENCE).tobytes())), np.int16)
