@@ -107,7 +107,7 @@ def run_demo(*, json_output: bool = False, directory: Path | None = None, screen
 
     Args:
         json_output: print one JSON document at the end instead of the conversation.
-        directory: where recording, record and logs go; by default a fresh one in var/demo.
+        directory: where recording, record and logs go, empty or not there yet; by default a fresh one in var/demo.
         screen: for tests.
 
     Returns:
@@ -119,6 +119,8 @@ def run_demo(*, json_output: bool = False, directory: Path | None = None, screen
     placed = True
     try:
         home.mkdir(parents=True, exist_ok=True)
+        if any(home.iterdir()):
+            raise DemoFailed(f"{home} is not empty: give the demo a directory of its own")
         asyncio.run(Demo(shown, outcome).run())
     except (DemoFailed, SpeechUnavailable, VoiceUnavailable, SimulatorError, OSError) as error:
         outcome.error = str(error)

@@ -74,3 +74,10 @@ def test_a_gateway_that_does_not_start_is_quoted(
     assert said["ok"] is False
     assert "exited with code 3: the port is taken" in said["error"]
     assert said["checks"] == []
+
+
+def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious").write_text("x")
+    assert demo.run_demo(directory=tmp_path) == 3
+    assert "is not empty" in " ".join(capsys.readouterr().out.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
