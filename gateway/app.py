@@ -113,13 +113,20 @@ class App:
     async def _answer(self, provider: Provider, webhook: Webhook, request: CarrierRequest) -> Response:
         provider.verify(request)
         if webhook.kind == "incoming":
-            answer = await self._board.incoming(provider, provider.incoming(request))
+            incoming = provider.incoming(request)
+            answer = await self._board.incoming(provider, incoming)
         elif webhook.kind == "after":
             answer = self._board.after(provider, provider.status(request).carrier_call_id)
         else:
             self._board.status(provider, provider.status(request))
             return Response(status_code=204)
-        markup = provider.answer(answer)
+        try:
+            markup = provider.answer(answer)
+        except ValueError as error:
+            log.error("the answer cannot be put in the carrier's markup", carrier=provider.name, error=str(error))
+            if webhook.kind == "incoming":
+                self._board.unanswerable(provider, incoming, str(error))
+            return PlainTextResponse("this call cannot be answered\n", 500)
         return Response(markup.body, markup.status, media_type=markup.content_type)
 
     async def _carrier_request(self, request: Request) -> CarrierRequest:

@@ -31,6 +31,7 @@ class EndReason(StrEnum):
     AGENT_NOT_READY = "agent_not_ready"
     AGENT_REFUSED = "agent_refused"
     AGENT_PROTOCOL_ERROR = "agent_protocol_error"
+    NO_ANSWER_POSSIBLE = "no_answer_possible"
     MEDIA_NEVER_CAME = "media_never_came"
     CARRIER_PROTOCOL_ERROR = "carrier_protocol_error"
     OPERATOR_KILL = "operator_kill"
@@ -66,6 +67,7 @@ STATUS_OF: dict[EndReason, CallStatus] = {
             _R.AGENT_NOT_READY,
             _R.AGENT_REFUSED,
             _R.AGENT_PROTOCOL_ERROR,
+            _R.NO_ANSWER_POSSIBLE,
             _R.MEDIA_NEVER_CAME,
             _R.CARRIER_PROTOCOL_ERROR,
             _R.OPERATOR_KILL,

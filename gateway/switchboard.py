@@ -268,6 +268,12 @@ class Switchboard:
             },
         )
 
+    def unanswerable(self, provider: Provider, incoming: IncomingCall, detail: str) -> None:
+        """The carrier cannot be told our answer, as when `public_url` is not https: the call is over."""
+        call = self._by_carrier.get((provider.name, incoming.carrier_call_id))
+        if call is not None:
+            call.end(EndReason.NO_ANSWER_POSSIBLE, EndedBy.GATEWAY, detail, hang_up=False)
+
     def after(self, provider: Provider, carrier_call_id: str) -> Answer:
         """What to do with a call whose stream has ended."""
         key = (provider.name, carrier_call_id)

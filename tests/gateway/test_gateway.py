@@ -542,6 +542,20 @@ async def test_a_full_disk_stops_the_recording_and_not_the_call(
     assert await gateway.exit() == 0
 
 
+async def test_a_public_url_that_no_carrier_can_connect_to_ends_the_call_with_a_reason(gateway: Gateway) -> None:
+    gateway.signal(signal.SIGTERM)
+    await gateway.exit()
+    gateway.configure(public_url="http://voice.example.com")
+    await gateway.start()
+    form = {"CallSid": "CA" + "1" * 32, "From": "+15550001", "To": ECHO, "CallStatus": "ringing"}
+    signed = gateway.twilio.carrier.headers("POST", "http://voice.example.com/twilio/voice", form)
+    async with httpx.AsyncClient() as web:
+        answer = await web.post(f"{gateway.url}/twilio/voice", data=form, headers=signed)
+        assert (answer.status_code, answer.text) == (500, "this call cannot be answered\n")
+        assert (await web.get(f"{gateway.url}/readyz")).json()["active"] == 0
+    assert "wss" in gateway.log()
+
+
 async def test_a_taken_port_says_so(gateway: Gateway) -> None:
     second = gateway.folder / "second.yaml"
     config = json.loads(gateway.path.read_text())
