@@ -1,18 +1,8 @@
 """One call: who calls, where its audio goes, and how it ends.
 
-Theory of operation
--------------------
-A call is made when the carrier says that it rings. Its agent is offered the call while the phone rings; the
-carrier is told to connect audio only when the agent is ready (`ANSWERED`), and the call is `LIVE` from the
-carrier's `start` on. Live, frames pass through `carrier_event` to the agent and through `agent_audio` to the
-playout; nothing in between waits for anything.
-
-A call leaves `LIVE` in one of three ways. The carrier says that it is over: `ENDED`. The agent or the gateway
-wants it to end: `LEAVING`, which lets the last word be heard and then hangs up or transfers. The agent is
-lost: `LEAVING` too, after the apology, with the route's fallback as the plan. A transfer the carrier refuses
-brings a call whose agent still lives back to `LIVE`; one without an agent hangs up.
-
-`ENDED` is final, and is entered once, with one reason. Everything a call holds is let go of there.
+While the phone rings the agent is offered the call. Live, frames pass from the carrier's socket to the agent and
+from the agent to the playout; nothing in between waits for anything. Which state may follow which, and why, is in
+`call_state`. Everything a call holds is let go of in `end`, the one way out.
 """
 
 from __future__ import annotations
@@ -20,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -28,6 +17,7 @@ import structlog
 from offhook.agents import link
 from offhook.codecs.audio import L16_8K, AudioFormat
 from offhook.codecs.convert import convert_all
+from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
 from offhook.gateway.media_socket import MediaWebSocketProtocol
 from offhook.gateway.playout import Playout
 from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason
@@ -68,47 +58,6 @@ ORDERLY: Final = (1000, 1001)
 
 FROZEN: Final = 5.0
 """Seconds of silence before a socket broke that tell a frozen carrier (its pings went unanswered) from a reset."""
-
-
-class CallState(StrEnum):
-    """Where a call is in its life."""
-
-    RINGING = "ringing"
-    ANSWERED = "answered"
-    LIVE = "live"
-    LEAVING = "leaving"
-    ENDED = "ended"
-
-
-class Step(StrEnum):
-    """What can happen to the state of a call."""
-
-    AGENT_READY = "agent_ready"
-    AGENT_LOST = "agent_lost"
-    STREAM_STARTED = "stream_started"
-    LEAVE = "leave"
-    TRANSFER_FAILED = "transfer_failed"
-    END = "end"
-
-
-_S, _E = CallState, Step
-TRANSITIONS: Final[Mapping[CallState, Mapping[Step, CallState]]] = {
-    _S.RINGING: {_E.AGENT_READY: _S.ANSWERED, _E.END: _S.ENDED},
-    _S.ANSWERED: {_E.STREAM_STARTED: _S.LIVE, _E.AGENT_LOST: _S.ANSWERED, _E.END: _S.ENDED},
-    _S.LIVE: {_E.LEAVE: _S.LEAVING, _E.AGENT_LOST: _S.LEAVING, _E.END: _S.ENDED},
-    _S.LEAVING: {
-        _E.LEAVE: _S.LEAVING,
-        _E.AGENT_LOST: _S.LEAVING,
-        _E.TRANSFER_FAILED: _S.LIVE,
-        _E.END: _S.ENDED,
-    },
-    _S.ENDED: {},
-}
-"""The one table. A step that is not in it is a bug of ours: it raises and changes nothing."""
-
-
-class IllegalStepError(RuntimeError):
-    """A call was asked for a step its state does not have."""
 
 
 @dataclass(frozen=True)

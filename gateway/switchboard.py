@@ -18,7 +18,8 @@ import structlog
 
 from offhook.agents import link
 from offhook.codecs.audio import PCMU, AudioFormat
-from offhook.gateway.call import Call, CallPlan, CallState
+from offhook.gateway.call import Call, CallPlan
+from offhook.gateway.call_state import CallState
 from offhook.gateway.config import Config, Fallback, Route
 from offhook.gateway.hosts import AgentLeg, AgentPool
 from offhook.gateway.journal import Journal

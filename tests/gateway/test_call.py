@@ -14,7 +14,7 @@ from offhook.codecs.audio import PCMU
 from offhook.codecs.pcm import tone
 from offhook.gateway import call as subject
 from offhook.gateway import switchboard as board_module
-from offhook.gateway.call import TRANSITIONS, CallState, IllegalStepError, Step
+from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
 from offhook.gateway.config import Config
 from offhook.gateway.hosts import AgentLeg, AgentListener
 from offhook.gateway.metrics import Metrics
