@@ -69,7 +69,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print(f"offhook {version('offhook')}")  # noqa: T201  # the command's output
+        sys.stdout.write(f"offhook {version('offhook')}\n")
         raise typer.Exit(OK)
 
 

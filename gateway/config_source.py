@@ -205,7 +205,7 @@ class _Reader:
         return {**merged, **own}
 
     def _scalar(self, node: yaml.Node, path: Path) -> str | None:
-        text, plain = str(node.value), node.style is None  # type: ignore[attr-defined]  # a ScalarNode
+        text, plain = str(node.value), getattr(node, "style", None) is None
         if plain and text in ("", "~", "null", "Null", "NULL"):
             return None
         filled = self._fill(text, path, node)

@@ -12,7 +12,6 @@ import errno
 import hashlib
 import heapq
 import os
-import random
 import re
 import threading
 import time
@@ -36,6 +35,8 @@ INTERVAL: Final = 0.5
 """Seconds between two looks at a recording."""
 BATCH: Final = 0.05
 """Seconds a recording may be early, so that several are looked at in one go; one go of 200 calls lasts 1 ms."""
+SPREAD: Final = 16
+"""Moments within an interval that recordings are spread over."""
 MAX_QUEUED: Final = 6000
 """Payloads of one side that may wait for the thread, two minutes: by then the disk hangs."""
 KEEP_FREE: Final = 32 * 1024 * 1024
@@ -210,8 +211,9 @@ class Recorder:
             now = self._monotonic()
             while self._arrived:
                 # Calls that begin together are spread, so that the loop never waits for all of them at once.
-                first = now + INTERVAL * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
-                heapq.heappush(due, (first, next(order), self._arrived.popleft()))
+                number = next(order)
+                first = now + INTERVAL * (0.5 + number % SPREAD / SPREAD)
+                heapq.heappush(due, (first, number, self._arrived.popleft()))
             while self._closing:
                 self._work(self._closing.popleft(), now)
             while due and due[0][0] <= now + BATCH:

@@ -131,7 +131,9 @@ class Store:
             more: dict[str, Any]
             if self._sqlite:
                 if self._url.database and self._url.database != ":memory:":
-                    Path(self._url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    file = Path(self._url.database)
+                    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    file.touch(mode=0o600)  # who called is nobody else's business
                 more = {"connect_args": {"timeout": CONNECT_TIMEOUT}}
             else:
                 more = {

@@ -198,6 +198,16 @@ async def test_a_database_of_a_newer_offhook_is_left_alone(store: Store, url: st
     await other.close()
 
 
+async def test_the_database_file_is_its_owners_alone(tmp_path: Path) -> None:
+    store = Store(f"sqlite+aiosqlite:///{tmp_path}/calls.db")
+    await store.open()
+    await store.write(whole_call("a", 1), node="n")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    await store.close()
+    assert modes.pop("calls.db") == 0o600
+    assert set(modes.values()) <= {0o600}
+
+
 async def test_reading_never_makes_a_database(tmp_path: Path) -> None:
     store = Store(f"sqlite+aiosqlite:///{tmp_path}/none/calls.db")
     assert not await store.open_existing()
@@ -277,12 +287,12 @@ async def test_segments_that_are_shipped_are_removed_and_numbers_still_go_on(
     monkeypatch.setattr(journal_module, "SEGMENT_BYTES", 2000)
     journal = Journal(tmp_path)
     shipper = Shipper(journal, store, node="n1")
-    shipper.start()
     for n in range(60):
         record_calls(journal, f"c{n}")
         if n % 10 == 9:
             await journal.flush()
     assert len(segments(tmp_path)) > 3
+    shipper.start()
     await shipper.close()
     journal.close()
     assert len(segments(tmp_path)) == 1
