@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 import webrtcvad
 from numpy.typing import NDArray
+
+# Before the import: the library may otherwise report its use to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 __all__ = ["RATE", "SileroModel", "SpeechGate", "SpeechStarted", "SpeechStopped", "WebRtcVad"]
 

@@ -25,7 +25,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, cast
 
 import structlog
@@ -114,8 +114,8 @@ class HostLimits:
     warm: int = 2
     "Idle processes kept ready for each agent of isolation `call`."
     log_level: str = "info"
-    path: list[str] = field(default_factory=list)
-    "Folders to find `module:Class` agents in."
+    directory: str = ""
+    "Where hosts run: the configuration's folder, to which paths in it are relative and where `module:Class` agents are."
 
 
 class AgentHost(asyncio.Protocol):
@@ -168,11 +168,13 @@ class AgentHost(asyncio.Protocol):
             try:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
+                    "-P",  # nothing in the configuration's folder may stand in for a module of Python's
                     "-m",
                     "offhook.agents.host",
                     str(theirs.fileno()),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
+                    cwd=self._limits.directory or None,
                 )
             except BaseException:
                 ours.close()
@@ -190,7 +192,7 @@ class AgentHost(asyncio.Protocol):
                     warm=[spec.settings for spec in self._specs],
                     beat_interval=BEAT_INTERVAL,
                     log_level=self._limits.log_level,
-                    path=self._limits.path,
+                    path=[self._limits.directory] if self._limits.directory else [],
                 )
             ),
         )

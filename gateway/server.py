@@ -199,7 +199,7 @@ def _limits(config: Config) -> HostLimits:
         hung_after=hosts.hung_after,
         warm=hosts.warm,
         log_level=config.log.level,
-        path=[str(config.directory)],
+        directory=str(config.directory),
     )
 
 

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import tempfile
 from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -77,6 +79,13 @@ async def synthesize(text: str, format: AudioFormat = L16_8K) -> bytes:
         _running[key] = task
         task.add_done_callback(lambda _: _running.pop(key, None))
     return await asyncio.shield(task)
+
+
+def prerender(texts: Iterable[str], format: AudioFormat = L16_8K) -> None:
+    """Synthesise sentences that will be wanted. Blocks, some 50 ms a sentence. Raises SpeechUnavailable."""
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(lambda text: _synthesize(text, format), texts):
+            pass
 
 
 def _synthesize(text: str, format: AudioFormat) -> bytes:

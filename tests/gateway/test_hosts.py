@@ -106,7 +106,7 @@ async def pool(tmp_path: Path) -> AsyncIterator[Pool]:
         AgentSpec("alone", "own_agents:Troublemaker", {}, "call"),
         AgentSpec("inline", "echo", {"format": "l16/16000"}, "inline"),
     ]
-    limits = HostLimits(processes=1, memory_mb=300, hung_after=1.5, warm=1, path=[str(tmp_path)])
+    limits = HostLimits(processes=1, memory_mb=300, hung_after=1.5, warm=1, directory=str(tmp_path))
     made = AgentPool(specs, limits)
     await made.start()
     yield Pool(made, {spec.name: spec for spec in specs})

@@ -1,0 +1,445 @@
+"""The receptionist's dialogue: data that a business edits, and the machine that follows it.
+
+Theory of operation
+-------------------
+A dialogue is a set of questions. One is open at a time; it is said, and what the caller says or presses is held
+against its answers. An answer can say something, fill slots, leave a note in the record, and lead on: to another
+question, to a department, to the end. A question whose `fills` are all known already is passed over, so a caller
+who says "an appointment on Tuesday at three" is not asked when.
+
+Nothing understood, or nothing said: the question is asked again, `again[0]` and then `again[1]`, the second one
+naming the keys. After that the caller gets the `lost` question, in which a message can be left; there is no way
+round and round. Pure: events in, actions out, no clocks, no audio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Formatter
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from offhook.agents.api import SettingsError
+from offhook.agents.speech.grammar import Grammar, GrammarError, Meaning
+
+BUILT_IN: Final = Path(__file__).with_name("dialogue.yaml")
+
+MAX_FILE: Final = 256 * 1024
+"""Bytes of a dialogue file."""
+
+MAX_STEPS: Final = 20
+"""Questions that may follow each other without a word from the caller; more is a circle in the file."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Department(_Section):
+    """Whom a caller can ask for."""
+
+    phrases: list[str] = []
+    "What callers call it, besides its name."
+    key: str = Field(default="", pattern=r"^[0-9]?$")
+    transfer: str = ""
+    "Number to connect the caller to; without one a message is taken."
+
+
+class Business(_Section):
+    """What the receptionist knows of the business."""
+
+    name: str
+    hours: str
+    "Opening hours as they are said."
+    departments: dict[str, Department] = {}
+
+
+class Answer(_Section):
+    """One thing a caller may say to a question, and what follows."""
+
+    phrases: list[str] = []
+    key: str = Field(default="", pattern=r"^[0-9*#]?$")
+    set: dict[str, str] = {}
+    "Slots to fill, besides those of the rules in the phrases."
+    clear: list[str] = []
+    "Slots to forget."
+    say: str = ""
+    note: str = ""
+    "Name of a note for the record; it carries every slot."
+    go: str = ""
+    "The next question, or `transfer`, `end`; empty: this question again."
+
+
+class Digits(_Section):
+    """A question whose answer is a number, said or typed."""
+
+    slot: str
+    least: int = Field(default=1, ge=1)
+    most: int = Field(default=15, ge=1)
+    go: str
+    "The next question when the number is complete."
+
+    @model_validator(mode="after")
+    def _order(self) -> Digits:
+        if self.least > self.most:
+            raise ValueError("least is more than most")
+        return self
+
+
+class Record(_Section):
+    """A question whose answer is a message: it is in the call's recording, and in the record as a note."""
+
+    seconds: int = Field(default=60, ge=5, le=300)
+    note: str = "message"
+    say: str = ""
+    go: str
+
+
+class Question(_Section):
+    """One question."""
+
+    ask: str
+    again: list[str] = Field(default=[], max_length=2)
+    fills: list[str] = []
+    "Slots this question is for; when all are known, `filled` comes next instead."
+    filled: str = ""
+    answers: dict[str, Answer] = {}
+    digits: Digits | None = None
+    record: Record | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Question:
+        if bool(self.fills) != bool(self.filled):
+            raise ValueError("fills and filled go together: give both or none")
+        if self.record is None and self.digits is None and not self.answers:
+            raise ValueError("a question needs answers, digits or record")
+        return self
+
+
+class Dialogue(_Section):
+    """A whole dialogue file."""
+
+    business: Business
+    rules: dict[str, dict[str, list[str]]] = {}
+    "Words that several phrases share: rule → value as it is said back → phrases."
+    start: str
+    lost: str
+    "The question for callers who were not understood three times."
+    goodbye: str
+    "Said before hanging up."
+    silent: str
+    "Said when the caller has not answered at all, before goodbye."
+    failed: str = "I am sorry, that did not work."
+    "Said when a transfer does not go through."
+    questions: dict[str, Question]
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> Dialogue:
+        known = {*self.questions, "transfer", "end", ""}
+        for place, target in self._ways():
+            if target not in known:
+                raise ValueError(
+                    f"{place} leads to {target!r}, which is no question; there are {', '.join(self.questions)}"
+                )
+        if not self.business.departments and any(target == "transfer" for _, target in self._ways()):
+            raise ValueError("an answer leads to `transfer`, but business.departments is empty")
+        keys = [d.key for d in self.business.departments.values() if d.key]
+        if len(keys) != len(set(keys)):
+            raise ValueError("business.departments: two departments have the same key")
+        return self
+
+    def _ways(self) -> list[tuple[str, str]]:
+        ways = [("start", self.start), ("lost", self.lost)]
+        for name, question in self.questions.items():
+            place = f"questions.{name}"
+            ways += [(f"{place}.answers.{a}.go", answer.go) for a, answer in question.answers.items()]
+            ways += [(f"{place}.filled", question.filled)]
+            ways += [(f"{place}.digits.go", question.digits.go)] if question.digits else []
+            ways += [(f"{place}.record.go", question.record.go)] if question.record else []
+        return ways
+
+    def facts(self) -> dict[str, str]:
+        """What sentences may say of the business."""
+        return {"name": self.business.name, "hours": self.business.hours}
+
+    def fixed_texts(self) -> list[str]:
+        """The sentences that are the same on every call, ready to be synthesised beforehand."""
+        facts = self.facts()
+        return [
+            _fill(template, facts)
+            for _, template in _templates(self)
+            if template and {name for _, name, _, _ in Formatter().parse(template) if name} <= facts.keys()
+        ]
+
+    def grammar(self, name: str) -> Grammar | None:
+        """What may be said to a question; None when it is answered by keys or a message only."""
+        question = self.questions[name]
+        rules: dict[str, Mapping[str, list[str]]] = dict(self.rules)
+        rules["department"] = {
+            name: [name, *department.phrases] for name, department in self.business.departments.items()
+        } or {"nobody": ["nobody"]}
+        rules["digit"] = DIGIT_WORDS
+        phrases = {answer: found.phrases for answer, found in question.answers.items() if found.phrases}
+        if question.digits is not None:
+            phrases = {**phrases, "": ["<digit>+"]}
+        return Grammar(phrases, rules) if phrases else None
+
+
+DIGIT_WORDS: Final[dict[str, list[str]]] = {
+    str(digit): [word]
+    for digit, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
+} | {"0": ["zero", "oh"]}
+
+
+def load(path: str | Path = "", business: Mapping[str, Any] | None = None) -> Dialogue:
+    """Read a dialogue file, the built-in one by default; `business` overrides what it says of the business.
+
+    Raises:
+        SettingsError: the file cannot be read or cannot work; the text names file, place and remedy.
+    """
+    file = Path(path) if path else BUILT_IN
+    try:
+        text = file.read_text(encoding="utf-8")
+        if len(text) > MAX_FILE:
+            raise SettingsError(f"dialogue: {file} has {len(text)} characters; the limit is {MAX_FILE}")
+        tree = yaml.safe_load(text)
+    except OSError as error:
+        raise SettingsError(f"dialogue: {file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"dialogue: {file} is no YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise SettingsError(f"dialogue: {file} must be a mapping with business, start, questions and so on")
+    if business:
+        tree["business"] = {**(tree.get("business") or {}), **business}
+    try:
+        dialogue = Dialogue.model_validate(tree)
+        for name in dialogue.questions:
+            dialogue.grammar(name)
+        for place, template in _templates(dialogue):
+            _fill(template, _Blank(), place)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "dialogue"
+        raise SettingsError(f"dialogue: {file}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+    except GrammarError as error:
+        raise SettingsError(f"dialogue: {file}: {error}") from error
+    return dialogue
+
+
+def _templates(dialogue: Dialogue) -> list[tuple[str, str]]:
+    found = [("goodbye", dialogue.goodbye), ("silent", dialogue.silent), ("failed", dialogue.failed)]
+    for name, question in dialogue.questions.items():
+        found += [(f"questions.{name}.ask", question.ask)]
+        found += [(f"questions.{name}.again", text) for text in question.again]
+        found += [(f"questions.{name}.answers.{a}.say", answer.say) for a, answer in question.answers.items()]
+    return found
+
+
+class _Blank(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def _fill(template: str, slots: Mapping[str, str], place: str = "") -> str:
+    try:
+        return template.format_map(_Blank(slots))
+    except (ValueError, IndexError, AttributeError) as error:
+        raise SettingsError(f"dialogue: {place}: {template!r}: {error}; write slots as {{name}}") from error
+
+
+# --- what the machine asks for -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Say this; the caller may interrupt."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Wait for the caller."""
+
+    question: str
+    grammar: Grammar | None
+    digits: Digits | None = None
+    record: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Put this into the record."""
+
+    name: str
+    slots: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Connect the caller, after the last word."""
+
+    to: str
+    department: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Hang up, after the last word."""
+
+    reason: str
+
+
+Action = Say | Listen | Note | Transfer | End
+
+
+@dataclass
+class Conversation:
+    """One caller's way through a dialogue. Every method gives what to do next."""
+
+    dialogue: Dialogue
+    slots: dict[str, str] = field(default_factory=dict)
+    question: str = ""
+    misses: int = 0
+    "Times in a row that nothing was understood."
+    silences: int = 0
+    _typed: str = ""
+
+    def __post_init__(self) -> None:
+        self._facts = self.dialogue.facts()
+        self._grammars = {name: self.dialogue.grammar(name) for name in self.dialogue.questions}
+
+    def begin(self) -> list[Action]:
+        """The call is up."""
+        return self._ask(self.dialogue.start)
+
+    def understood(self, meaning: Meaning) -> list[Action]:
+        """The caller said something that the open question's grammar has."""
+        question = self.dialogue.questions[self.question]
+        self.misses = self.silences = 0
+        if meaning.answer == "":  # the number of a Digits question
+            return self._digits("".join(meaning.slots["digit"]))
+        self.slots |= {name: values[-1] for name, values in meaning.slots.items() if name != "digit"}
+        return self._answer(question.answers[meaning.answer])
+
+    def missed(self) -> list[Action]:
+        """The caller said something that was not understood."""
+        self.silences = 0
+        return self._again()
+
+    def silent(self) -> list[Action]:
+        """The caller said nothing for a while."""
+        self.silences += 1
+        if self.silences > 2:
+            return [Say(self._text(self.dialogue.silent)), *self._end("caller silent")]
+        return self._again()
+
+    def key(self, digit: str) -> list[Action] | None:
+        """The caller pressed a key; None: it is part of a number, and more may come."""
+        question = self.dialogue.questions[self.question]
+        if question.digits is not None and digit.isdigit():
+            self._typed += digit
+            return self._digits(self._typed) if len(self._typed) == question.digits.most else None
+        if question.digits is not None and digit == "#":
+            return self._digits(self._typed)
+        self.silences = 0
+        for answer in question.answers.values():
+            if answer.key == digit:
+                self.misses = 0
+                return self._answer(answer)
+        if any(answer.go == "transfer" for answer in question.answers.values()):
+            for name, department in self.dialogue.business.departments.items():
+                if department.key == digit:
+                    self.misses = 0
+                    self.slots["department"] = name
+                    return self._go("transfer")
+        return self._again()
+
+    def typed(self) -> list[Action]:
+        """No further key came."""
+        return self._digits(self._typed)
+
+    def recorded(self, seconds: float) -> list[Action]:
+        """The message is over."""
+        record = self.dialogue.questions[self.question].record
+        assert record is not None
+        actions: list[Action] = [Note(record.note, {**self.slots, "seconds": f"{seconds:.0f}"})]
+        if record.say:
+            actions.append(Say(self._text(record.say)))
+        return actions + self._go(record.go)
+
+    def transfer_failed(self) -> list[Action]:
+        """The transfer did not go through."""
+        return [Say(self._text(self.dialogue.failed)), *self._ask(self.dialogue.lost)]
+
+    # --- steps
+
+    def _text(self, template: str) -> str:
+        return _fill(template, {**self._facts, **self.slots})
+
+    def _answer(self, answer: Answer) -> list[Action]:
+        self.slots |= answer.set
+        for slot in answer.clear:
+            self.slots.pop(slot, None)
+        actions: list[Action] = [Note(answer.note, dict(self.slots))] if answer.note else []
+        if answer.say:
+            actions.append(Say(self._text(answer.say)))
+        return actions + self._go(answer.go or self.question)
+
+    def _go(self, target: str) -> list[Action]:
+        if target == "end":
+            return self._end("conversation over")
+        if target == "transfer":
+            name = self.slots.get("department", "")
+            department = self.dialogue.business.departments.get(name)
+            if department is None or not department.transfer:
+                return self._ask(self.dialogue.lost)
+            return [Say(f"I am connecting you to {name}."), Transfer(department.transfer, name)]
+        return self._ask(target)
+
+    def _ask(self, name: str) -> list[Action]:
+        for _ in range(MAX_STEPS):
+            question = self.dialogue.questions[name]
+            if not question.fills or not all(self.slots.get(slot) for slot in question.fills):
+                break
+            name = question.filled
+            if name in ("end", "transfer"):
+                return self._go(name)
+        self.question, self.misses, self._typed = name, 0, ""
+        return [Say(self._text(question.ask)), self._listen()]
+
+    def _listen(self) -> Listen:
+        question = self.dialogue.questions[self.question]
+        return Listen(self.question, self._grammars[self.question], question.digits, question.record)
+
+    def _again(self) -> list[Action]:
+        question = self.dialogue.questions[self.question]
+        self.misses += 1
+        self._typed = ""
+        if self.misses <= 2:
+            words = question.again[self.misses - 1 : self.misses] or [question.ask]
+            return [Say(self._text(words[0])), self._listen()]
+        if self.question == self.dialogue.lost:
+            return self._end("not understood")
+        return self._ask(self.dialogue.lost)
+
+    def _digits(self, digits: str) -> list[Action]:
+        wanted = self.dialogue.questions[self.question].digits
+        assert wanted is not None
+        self._typed = ""
+        if not wanted.least <= len(digits) <= wanted.most:
+            return self._again()
+        self.slots[wanted.slot] = digits
+        self.slots[wanted.slot + "_spoken"] = " ".join(digits)
+        self.misses = self.silences = 0
+        return self._go(wanted.go)
+
+    def _end(self, reason: str) -> list[Action]:
+        return [Say(self._text(self.dialogue.goodbye)), End(reason)]
+
+
+__all__ = ["Action", "Conversation", "Dialogue", "End", "Listen", "Note", "Say", "Transfer", "load"]
