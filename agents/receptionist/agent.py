@@ -193,7 +193,7 @@ class Receptionist(Agent):
         utterance = self.call.speak(audio, text=text)
         if "caller_stopped" in self._marks:
             self.call.turn(utterance, **self._marks)
-        self._marks = {"reply_text": 0.0, "reply_audio": 0.0}
+        self._marks = {}
         self._saying.append(utterance)
         if self._talking:  # the caller began while this was being made
             self.call.clear()
@@ -204,7 +204,7 @@ class Receptionist(Agent):
             return await self._record(listen.record.seconds)
         typing = False
         while True:
-            event = await self._next(BETWEEN_KEYS if typing else self._silence)
+            event = await self._next(BETWEEN_KEYS if typing else listen.patience or self._silence)
             if event is None:
                 if typing:
                     return self._talk.typed()
@@ -287,7 +287,6 @@ def _read(settings: dict[str, Any]) -> tuple[Dialogue, float, Any]:
         raise SettingsError(f"vad: {vad!r} is not one of silero, webrtc; the receptionist needs one")
     unknown = set(settings) - {"dialogue", "business", "silence", "vad"}
     if unknown:
-        raise SettingsError(
-            f"{', '.join(sorted(unknown))}: no such setting; there are dialogue, business, silence, vad"
-        )
+        names = ", ".join(sorted(unknown))
+        raise SettingsError(f"{names}: no such setting; there are dialogue, business, silence and vad")
     return script.load(settings.get("dialogue", ""), settings.get("business")), float(silence), vad

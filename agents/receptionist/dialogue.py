@@ -110,6 +110,10 @@ class Question(_Section):
     answers: dict[str, Answer] = {}
     digits: Digits | None = None
     record: Record | None = None
+    patience: float = Field(default=0.0, ge=0, le=60)
+    "Seconds before a silent caller is taken for one; 0: the agent's `silence`."
+    silent: str = ""
+    "Where silence leads; empty: the question is asked again."
 
     @model_validator(mode="after")
     def _one_kind(self) -> Question:
@@ -142,9 +146,8 @@ class Dialogue(_Section):
         known = {*self.questions, "transfer", "end", ""}
         for place, target in self._ways():
             if target not in known:
-                raise ValueError(
-                    f"{place} leads to {target!r}, which is no question; there are {', '.join(self.questions)}"
-                )
+                names = ", ".join(self.questions)
+                raise ValueError(f"{place} leads to {target!r}, which is no question; there are {names}")
         if not self.business.departments and any(target == "transfer" for _, target in self._ways()):
             raise ValueError("an answer leads to `transfer`, but business.departments is empty")
         keys = [d.key for d in self.business.departments.values() if d.key]
@@ -157,7 +160,7 @@ class Dialogue(_Section):
         for name, question in self.questions.items():
             place = f"questions.{name}"
             ways += [(f"{place}.answers.{a}.go", answer.go) for a, answer in question.answers.items()]
-            ways += [(f"{place}.filled", question.filled)]
+            ways += [(f"{place}.filled", question.filled), (f"{place}.silent", question.silent)]
             ways += [(f"{place}.digits.go", question.digits.go)] if question.digits else []
             ways += [(f"{place}.record.go", question.record.go)] if question.record else []
         return ways
@@ -269,6 +272,8 @@ class Listen:
     grammar: Grammar | None
     digits: Digits | None = None
     record: Record | None = None
+    patience: float = 0.0
+    "Seconds to wait; 0: as usual."
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +338,8 @@ class Conversation:
 
     def silent(self) -> list[Action]:
         """The caller said nothing for a while."""
+        if target := self.dialogue.questions[self.question].silent:
+            return self._go(target)
         self.silences += 1
         if self.silences > 2:
             return [Say(self._text(self.dialogue.silent)), *self._end("caller silent")]
@@ -414,7 +421,7 @@ class Conversation:
 
     def _listen(self) -> Listen:
         question = self.dialogue.questions[self.question]
-        return Listen(self.question, self._grammars[self.question], question.digits, question.record)
+        return Listen(self.question, self._grammars[self.question], question.digits, question.record, question.patience)
 
     def _again(self) -> list[Action]:
         question = self.dialogue.questions[self.question]

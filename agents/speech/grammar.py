@@ -140,26 +140,26 @@ class _PhraseParser:
             items.append(self._item(token))
         return items[0] if len(items) == 1 else _Sequence(tuple(items))
 
-    def _item(self, token: str) -> _Node:
+    def _item(self, sign: str) -> _Node:
         self._at += 1
         node: _Node
-        if token in ("(", "["):
+        if sign in ("(", "["):
             node = self._choice()
-            closing = {"(": ")", "[": "]"}[token]
+            closing = {"(": ")", "[": "]"}[sign]
             if self._peek() != closing:
                 raise GrammarError(f"phrase {self._phrase!r}: a {closing!r} is missing")
             self._at += 1
-            if token == "[":
+            if sign == "[":
                 node = _Choice((node, _NOTHING))
-        elif token == "+":
+        elif sign == "+":
             raise GrammarError(f"phrase {self._phrase!r}: '+' must follow a word, a rule or a group")
-        elif token.startswith("<"):
-            if token[1:-1] not in self._rules:
+        elif sign.startswith("<"):
+            if sign[1:-1] not in self._rules:
                 known = ", ".join(f"<{name}>" for name in sorted(self._rules)) or "there are none yet"
-                raise GrammarError(f"phrase {self._phrase!r}: there is no rule {token}; rules known here: {known}")
-            node = self._rules[token[1:-1]]
+                raise GrammarError(f"phrase {self._phrase!r}: there is no rule {sign}; rules known here: {known}")
+            node = self._rules[sign[1:-1]]
         else:
-            node = _Word(token)
+            node = _Word(sign)
         if self._peek() == "+":
             self._at += 1
             node = _Some(node)

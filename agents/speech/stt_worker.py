@@ -74,7 +74,9 @@ class Worker:
 
     def _learn(self, request: Request) -> list[str]:
         unknown = sorted({word for _, _, word in request.arcs if self._decoder.lookup_word(word) is None})
-        arcs = [(start, end, 1.0, word) for start, end, word in request.arcs if word not in unknown]
+        arcs: list[tuple[Any, ...]] = [
+            (start, end, 1.0, word) for start, end, word in request.arcs if word not in unknown
+        ]
         final = 1 + max((max(start, end) for start, end, _ in request.arcs), default=0)
         arcs += [(state, final, 1.0) for state in request.finals]
         graph = self._decoder.create_fsg(request.grammar, 0, final, arcs)

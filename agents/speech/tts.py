@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from offhook.codecs.audio import L16_8K, AudioFormat
 from offhook.codecs.convert import convert_all, resample_all
 from offhook.codecs.wav import WavError, parse_wav
@@ -31,6 +33,12 @@ MAX_CACHED: Final = 512
 
 TIMEOUT: Final = 10.0
 """Seconds after which a synthesiser hangs."""
+
+QUIET: Final = 300
+"""Samples below this, of 32768, are silence: 40 dB under a voice."""
+
+LEAD: Final = 0.01
+"""Seconds kept before the first sound, so that it does not begin with a click."""
 
 REMEDY: Final = "install flite (`apt-get install flite`, `brew install flite`) or espeak-ng"
 
@@ -58,7 +66,7 @@ async def synthesize(text: str, format: AudioFormat = L16_8K) -> bytes:
         format: of the audio that is wanted.
 
     Returns:
-        The audio, without silence around it beyond what the voice itself leaves.
+        The audio, beginning with the voice.
 
     Raises:
         SpeechUnavailable: no synthesiser is installed, or it failed.
@@ -96,6 +104,13 @@ def _synthesize(text: str, format: AudioFormat) -> bytes:
     return audio
 
 
+def _trimmed(pcm: bytes, rate: int) -> bytes:
+    """Cut the silence that voices begin with, up to 0.3 s of it: the caller waits through it at every reply."""
+    loud = np.flatnonzero(np.abs(np.frombuffer(pcm, "<i2").astype(np.int32)) > QUIET)
+    start = max(0, int(loud[0]) - int(LEAD * rate)) if len(loud) else 0
+    return pcm[2 * start :]
+
+
 def speak(text: str, engine: str, format: AudioFormat) -> bytes:
     """Run one synthesiser, uncached. Blocks. Raises SpeechUnavailable."""
     with tempfile.TemporaryDirectory(prefix="offhook-tts-") as folder:
@@ -119,4 +134,5 @@ def speak(text: str, engine: str, format: AudioFormat) -> bytes:
             raise SpeechUnavailable(f"{engine} gave no speech: {error}; {REMEDY}") from error
     if (encoding, channels) != ("l16", 1):
         raise SpeechUnavailable(f"{engine} gave {channels} channels of {encoding}, not one of l16")
+    pcm = _trimmed(pcm, rate)
     return convert_all(resample_all(pcm, rate, format.rate), AudioFormat("l16", format.rate), format)
