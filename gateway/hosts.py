@@ -115,7 +115,7 @@ class HostLimits:
     "Idle processes kept ready for each agent of isolation `call`."
     log_level: str = "info"
     directory: str = ""
-    "Where hosts run: the configuration's folder, to which paths in it are relative and where `module:Class` agents are."
+    "Where hosts run: the configuration's folder, where paths of agents begin and `module:Class` agents are found."
 
 
 class AgentHost(asyncio.Protocol):

@@ -169,6 +169,11 @@ class Dialogue(_Section):
         """What sentences may say of the business."""
         return {"name": self.business.name, "hours": self.business.hours}
 
+    def slots(self) -> set[str]:
+        """The rules whose values are worth keeping: those that a question asks for or a sentence says back."""
+        said = {name for _, text in _templates(self) for _, name, _, _ in Formatter().parse(text) if name}
+        return {"department", *said, *(slot for question in self.questions.values() for slot in question.fills)}
+
     def fixed_texts(self) -> list[str]:
         """The sentences that are the same on every call, ready to be synthesised beforehand."""
         facts = self.facts()
@@ -317,6 +322,7 @@ class Conversation:
     def __post_init__(self) -> None:
         self._facts = self.dialogue.facts()
         self._grammars = {name: self.dialogue.grammar(name) for name in self.dialogue.questions}
+        self._kept = self.dialogue.slots()
 
     def begin(self) -> list[Action]:
         """The call is up."""
@@ -328,7 +334,7 @@ class Conversation:
         self.misses = self.silences = 0
         if meaning.answer == "":  # the number of a Digits question
             return self._digits("".join(meaning.slots["digit"]))
-        self.slots |= {name: values[-1] for name, values in meaning.slots.items() if name != "digit"}
+        self.slots |= {name: values[-1] for name, values in meaning.slots.items() if name in self._kept}
         return self._answer(question.answers[meaning.answer])
 
     def missed(self) -> list[Action]:
