@@ -452,12 +452,11 @@ def check_agents(config: Config) -> Findings:
     """Every agent that a route leads to imports, warms up and takes a call, each in a process of its own."""
     used = {route.agent for route in config.routes}
     used |= {route.closed.agent for route in config.routes if route.closed is not None and route.closed.agent}
-    folder = str(config.directory)
 
     def look(name: str) -> Finding:
         agent = config.agents[name]
         begun = time.monotonic()
-        error = try_agent(agent.kind, agent.settings, path=[folder])
+        error = try_agent(agent.kind, agent.settings, config.directory)
         if error:
             return Finding("agents", "fail", f"{name} ({agent.kind}): {error}", f"correct agents.{name}")
         return Finding("agents", "ok", f"{name} ({agent.kind}) is ready in {time.monotonic() - begun:.1f} s")
@@ -468,17 +467,19 @@ def check_agents(config: Config) -> Findings:
         yield Finding("agents", "warn", f"{name} is on no route", "add a route, or remove the agent")
 
 
-def try_agent(kind: str, settings: dict[str, object], *, path: list[str], budget: float = AGENT_BUDGET) -> str:
-    """Construct an agent in a process of its own; gives what went wrong, or nothing.
+def try_agent(kind: str, settings: dict[str, object], directory: Path, *, budget: float = AGENT_BUDGET) -> str:
+    """Construct an agent in a process of its own, as an agent host would; gives what went wrong, or nothing.
 
     Args:
-        path: folders where `module:Class` kinds are found, beside the installed packages.
+        directory: the configuration's; `module:Class` kinds are found there, and relative paths begin there.
         budget: seconds before the process is killed.
     """
-    asked = json.dumps({"kind": kind, "settings": settings, "path": path})
+    asked = json.dumps({"kind": kind, "settings": settings, "path": [str(directory)]})
     command = [sys.executable, "-m", "offhook.gateway.check_agent"]
     try:
-        done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=budget, check=False)
+        done = subprocess.run(
+            command, input=asked, capture_output=True, text=True, timeout=budget, cwd=directory, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"not ready after {budget:.0f} s"
     try:

@@ -85,7 +85,7 @@ def test_the_first_agent_has_at_most_20_lines_and_works(tmp_path: Path) -> None:
     code = next(block for block in _blocks(DOCS / "agents.md", "python") if "class Parrot" in block)
     assert len(code.splitlines()) <= 20
     (tmp_path / "shop.py").write_text(code)
-    assert try_agent("shop:Parrot", {}, path=[str(tmp_path)]) == ""
+    assert try_agent("shop:Parrot", {}, tmp_path) == ""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

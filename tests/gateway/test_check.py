@@ -276,5 +276,5 @@ class Stuck(Agent):
 def test_agents_are_tried_in_a_process_of_their_own(name: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "shop_agents.py").write_text(AGENTS)
     budget = 2.0 if name == "Stuck" else 30.0
-    error = check.try_agent(f"shop_agents:{name}", {}, path=[str(tmp_path)], budget=budget)
+    error = check.try_agent(f"shop_agents:{name}", {}, tmp_path, budget=budget)
     assert (words in error) if words else (error == "")
