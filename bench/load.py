@@ -138,9 +138,7 @@ def rounds(args: argparse.Namespace, names: list[str], folder: Path) -> None:
     def median(name: str, *path: str) -> float:
         return statistics.median(of(report, *path) for report in runs[name])
 
-    print(
-        f"{args.calls} calls, {args.rounds} rounds of {args.seconds:g} s, medians; CPU in ms a call-second\n"
-    )
+    print(f"{args.calls} calls, {args.rounds} rounds of {args.seconds:g} s, medians; CPU in ms a call-second\n")
     print(f"| server | CPU ms | ÷ {base} | echo p50 / p99 ms | gaps > 20 ms | lost | memory a call |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name in names:

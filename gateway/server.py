@@ -107,6 +107,7 @@ class Gateway:
             apologies = await _apologies(config)
             board = Switchboard(config, providers, pool, journal, recorder, metrics, apologies)
             metrics.watch(board, shipper)
+            metrics.read("offhook_tasks", "asyncio tasks of the media process.", lambda: len(asyncio.all_tasks()))
             board.start()
             stack.push_async_callback(board.close, ORDER_BUDGET)
             # What start-up made stays for good: the collector need not walk it while calls are up.

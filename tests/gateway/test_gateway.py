@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from offhook.codecs.audio import L16_8K
 from offhook.codecs.wav import read_wav
 from offhook.providers.twilio.wire import TwilioCarrierSide
-from offhook.qa.call import SimulatedCall
+from offhook.qa.call import CallOver, SimulatedCall
 from offhook.qa.simulator import CarrierSimulator
 
 pytestmark = [pytest.mark.timing, pytest.mark.timeout(120)]
@@ -59,6 +59,8 @@ class Trouble(Agent):
                 pass
         if digit == "6":
             self.call.transfer("+15550999")
+        if digit == "7":
+            self.call.hang_up("seven was pressed")
 '''
 
 
@@ -427,6 +429,41 @@ async def test_a_misbehaving_agent_is_heard_by_its_own_caller_only(
         words = call.result().agent[-12 * 8000 :]
         assert (np.abs(words) > 500).sum() > 4000, "the apology was heard"
         assert record["detail"]
+
+
+@pytest.mark.parametrize("carrier", ["twilio", "plivo"])
+async def test_a_call_that_the_agent_ends_or_loses_ends_at_the_carrier_too(gateway: Gateway, carrier: str) -> None:
+    simulator: CarrierSimulator = getattr(gateway, carrier)
+    done = await simulator.ring("+15550001", FRESH)
+    with contextlib.suppress(CallOver):  # as soon as the key is pressed
+        await done.dtmf("7")
+    await done.wait_over(timeout=10)
+    assert done.result().ended_by == "bot"
+    record = await gateway.record(done)
+    assert (record["reason"], record["ended_by"], record["detail"]) == ("agent_hangup", "agent", "seven was pressed")
+    lost = await simulator.ring("+15550002", TROUBLE)
+    await lost.dtmf("1")
+    async with asyncio.timeout(10):
+        while not lost.result().transfers:
+            await asyncio.sleep(0.05)
+    assert [transfer.to.lstrip("+") for transfer in lost.result().transfers] == ["15550999"]
+    await lost.hang_up()
+    await lost.wait_over()
+    assert (await gateway.record(lost))["reason"] == "agent_crashed"
+
+
+async def test_a_call_costs_one_task_of_the_media_process(gateway: Gateway) -> None:
+    async def tasks() -> float:
+        async with httpx.AsyncClient() as web:
+            page = (await web.get(f"{gateway.url}/metrics")).text
+        return next(float(line.split()[1]) for line in page.splitlines() if line.startswith("offhook_tasks "))
+
+    before = await tasks()
+    calls = [await gateway.twilio.ring(f"+1555000{i}", ECHO) for i in range(8)]
+    assert await tasks() - before <= 8
+    for call in calls:
+        await call.hang_up()
+        await call.wait_over()
 
 
 async def test_an_agent_may_transfer_only_where_the_route_allows(gateway: Gateway) -> None:
