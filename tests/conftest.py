@@ -73,6 +73,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._came_back)
         return future
 
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        self._jumping.outside += 1  # a thread joins the others, within a time that must not fly by
+        try:
+            await super().shutdown_default_executor(*args, **kwargs)
+        finally:
+            self._jumping.outside -= 1
+
     def _came_back(self, _: asyncio.Future[Any] | Future[Any]) -> None:
         self._jumping.outside -= 1
 
