@@ -297,7 +297,7 @@ class Demo:
         for entry in outcome.entries:
             if entry.event == "utterance" and (text := entry.data.get("text")):
                 spoken[text] = np.frombuffer(await synthesize(text, L16_8K), "<i2")
-        outcome.utterances = agent_utterances(outcome.entries, spoken, result.agent)
+        outcome.utterances = agent_utterances(outcome.entries, spoken, result.agent, call.line.started)
         outcome.rows = turn_rows(result, SCRIPT, outcome.entries, call.line.started)
         stopped = next((entry.data for entry in outcome.entries if entry.event == "recording.stopped"), None)
         recording = None

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from offhook.gateway.journal import Entry
-from offhook.qa.activity import Samples, Span
-from offhook.qa.match import Match, find
+from offhook.qa.activity import RATE, Samples, Span
+from offhook.qa.match import Match, find, voiced_until
 from offhook.qa.measure import Reply
 from offhook.qa.result import CallResult
 
@@ -29,6 +29,9 @@ block of the comparison."""
 
 SHORTEST_FOUND_MS: Final = 500.0
 """An utterance that was cut before this may be too short to be found in the audio."""
+
+NEAR_S: Final = 1.0
+"""How far from the place that the record implies an utterance is looked for: reports take their way, too."""
 
 SAME_REPLY_S: Final = 1.0
 """A reply on the wire and a turn in the record that are further apart are two."""
@@ -55,6 +58,8 @@ class Utterance:
     heard_ms: float
     "How much of it was heard, by the record."
     length_ms: float
+    audible_ms: float
+    "Where the last sound of that part ends: an utterance that is cut in a pause is heard up to the pause."
     match: Match | None
     "Where and how far the caller heard it; None: its beginning was not to be found."
 
@@ -70,8 +75,7 @@ class Utterance:
             return f"was heard with {self.match.holes * 1000:.0f} ms of holes" if self.match.holes > 0.02 else ""
         if self.outcome == "dropped":
             return "was dropped by the record, but heard"
-        off = abs(self.match.heard * 1000 - min(self.heard_ms, self.match.length * 1000))
-        if off > CUT_TOLERANCE_MS:
+        if abs(self.match.heard * 1000 - self.audible_ms) > CUT_TOLERANCE_MS:
             return f"was cut at {self.heard_ms:.0f} ms by the record, at {self.match.heard * 1000:.0f} ms by the ear"
         return ""
 
@@ -95,25 +99,28 @@ class Check:
     detail: str
 
 
-def agent_utterances(entries: Sequence[Entry], spoken: Mapping[str, Samples], heard: Samples) -> list[Utterance]:
-    """The agent's utterances in the order they ended, each looked for in what was heard.
+def agent_utterances(
+    entries: Sequence[Entry], spoken: Mapping[str, Samples], heard: Samples, started: float
+) -> list[Utterance]:
+    """The agent's utterances in the order they ended, each looked for in what was heard, near where it must lie.
 
     Args:
         entries: the journal of the call.
         spoken: text → its synthesised audio, int16 at 8 kHz.
         heard: the agent's track.
+        started: monotonic seconds of second 0 of the track.
     """
     found = []
-    after = 0.0
     for entry in entries:
-        data = entry.data
-        if entry.event != "utterance" or not data.get("text"):
+        if entry.event != "utterance" or not entry.data.get("text"):
             continue
-        audio = spoken.get(data["text"])
-        match = find(audio, heard, after=after) if audio is not None else None
-        if match is not None:
-            after = match.at + match.heard
-        found.append(Utterance(data["id"], data["text"], data["outcome"], data["heard_ms"], data["length_ms"], match))
+        text, heard_ms, length_ms = (entry.data[name] for name in ("text", "heard_ms", "length_ms"))
+        audio = spoken[text]
+        began = entry.mono - started - heard_ms / 1000
+        # Two sentences may begin alike, so the place counts as well as the sound.
+        match = find(audio, heard, after=began - NEAR_S, before=began + length_ms / 1000 + NEAR_S)
+        audible_ms = voiced_until(audio, heard_ms / 1000) * 1000
+        found.append(Utterance(entry.data["id"], text, entry.data["outcome"], heard_ms, length_ms, audible_ms, match))
     return found
 
 
@@ -256,15 +263,16 @@ def _recorded(
     if recording is None:
         return Check("recording", False, "there is none")
     left, right = recording
-    lost = [line.text for line, _ in zip(script, result.said, strict=False) if not _complete(spoken[line.text], left)]
-    lost += [item.text for item in utterances if item.outcome == "played" and not _complete(spoken[item.text], right)]
+    said = [(line.text, left, span.start) for line, span in zip(script, result.said, strict=False)]
+    said += [(item.text, right, item.match.at) for item in utterances if item.outcome == "played" and item.match]
+    lost = [text for text, track, at in said if not _complete(spoken[text], track, at)]
     if lost:
         return Check("recording", False, "not in it: " + ", ".join(f"“{_short(text)}”" for text in lost))
     return Check("recording", True, "caller on the left, agent on the right, both complete")
 
 
-def _complete(reference: Samples, track: Samples) -> bool:
-    match = find(reference, track)
+def _complete(reference: Samples, track: Samples, at: float) -> bool:
+    match = find(reference, track, after=at - NEAR_S, before=at + len(reference) / RATE + NEAR_S)
     return match is not None and match.complete
 
 

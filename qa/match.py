@@ -30,6 +30,9 @@ different sounds of one voice stay below 0.5."""
 
 LONGEST_HOLE: Final = RATE * 6 // 10
 
+AUDIBLE: Final = 32768 * 10 ** (QUIET_DBFS / 20)
+"""Samples above this are heard; blocks whose root mean square is below are pauses."""
+
 _Floats = npt.NDArray[np.float64]
 
 
@@ -54,17 +57,23 @@ class Match:
         return self.heard >= self.length - BLOCK / RATE
 
 
-def find(reference: Samples, track: Samples, *, after: float = 0.0) -> Match | None:
-    """Find the reference in the track from `after` seconds on; None when its beginning was not heard.
+def find(reference: Samples, track: Samples, *, after: float = 0.0, before: float = math.inf) -> Match | None:
+    """Find the reference in the track between two moments; None when its beginning was not heard.
 
     A reference that was cut within its first 0.2 s is not found.
+
+    Args:
+        reference: the utterance.
+        track: what was heard.
+        after: seconds; where to begin to look.
+        before: seconds; where the track is taken to end.
     """
     sound = _voiced_part(reference)
     if sound is None:
         return None
     lead, known = sound
-    start = int(after * RATE)
-    hay = track[start:].astype(np.float64)
+    start = max(0, int(after * RATE))
+    hay = track[start : int(min(before * RATE, len(track)))].astype(np.float64)
     for head in (HEAD, HEAD * 2 // 3, HEAD // 3):
         needle = known[:head]
         if len(hay) < len(needle):
@@ -77,9 +86,15 @@ def find(reference: Samples, track: Samples, *, after: float = 0.0) -> Match | N
     return None
 
 
+def voiced_until(reference: Samples, seconds: float) -> float:
+    """Where the last audible sound of the reference's first `seconds` ends: a cut in a pause is heard there."""
+    loud = np.flatnonzero(np.abs(reference[: round(seconds * RATE)].astype(np.int32)) > AUDIBLE)
+    return (int(loud[-1]) + 1) / RATE if len(loud) else 0.0
+
+
 def _voiced_part(reference: Samples) -> tuple[int, _Floats] | None:
     """The samples before the first audible one, and everything from there to the last audible one."""
-    loud = np.flatnonzero(np.abs(reference.astype(np.int32)) > 32768 * 10 ** (QUIET_DBFS / 20))
+    loud = np.flatnonzero(np.abs(reference.astype(np.int32)) > AUDIBLE)
     if not len(loud):
         return None
     return int(loud[0]), reference[loud[0] : loud[-1] + 1].astype(np.float64)
@@ -100,7 +115,7 @@ def _best(needle: _Floats, hay: _Floats) -> tuple[int, float]:
 def _same(one: _Floats, other: _Floats) -> bool:
     if len(other) < len(one):
         return False
-    quiet = len(one) * (32768 * 10 ** (QUIET_DBFS / 20)) ** 2
+    quiet = len(one) * AUDIBLE**2
     a, b = float(np.dot(one, one)), float(np.dot(other, other))
     if a < quiet:
         return b < 4 * quiet  # a pause is matched by a pause
@@ -115,10 +130,14 @@ def _follow(known: _Floats, hay: _Floats, at: int) -> tuple[int, int]:
         done = _advance(known, hay, done, shift, FINE)
         skipped = _resume(known[done : done + 3 * BLOCK], hay, done + shift)
         if not skipped or done == resumed:
-            return done, holes
+            break
         shift += skipped
         holes += abs(skipped)
         resumed = done
+    # A pause matches the silence that follows a cut: what was heard ends with a sound.
+    while 0 < done < len(known) and np.square(known[max(0, done - FINE) : done]).mean() < AUDIBLE**2:
+        done -= min(FINE, done)
+    return done, holes
 
 
 def _advance(known: _Floats, hay: _Floats, done: int, shift: int, step: int) -> int:

@@ -85,7 +85,12 @@ def journal(*, caller: Sequence[str] = ("one", "two"), reason: str = "agent_hang
     stages = {"endpointing": 400.0, "synthesis": 190.0}
     events.append(("turn", {"first_sent": STARTED + 3.49, "voice_to_voice_ms": 590.0, "stages": stages}))
     events.append(("call.ended", {"reason": reason}))
-    return [Entry("c1", n, event, 0.0, 0.0, data) for n, (event, data) in enumerate(events)]
+    return [Entry("c1", n, event, 0.0, _mono(data), data) for n, (event, data) in enumerate(events)]
+
+
+def _mono(data: dict[str, Any]) -> float:
+    """An utterance is reported when it is over."""
+    return STARTED + AGENT_AT[data["text"]] + data["heard_ms"] / 1000 if "outcome" in data else STARTED
 
 
 def verdict(
@@ -95,7 +100,7 @@ def verdict(
     exit_code: int | None = 0,
 ) -> dict[str, Check]:
     result, entries = result or call(), entries or journal()
-    utterances = agent_utterances(entries, SPOKEN, result.agent)
+    utterances = agent_utterances(entries, SPOKEN, result.agent, STARTED)
     checks = judge(result, SCRIPT, entries, utterances, recording, SPOKEN, exit_code)
     return {check.name: check for check in checks}
 
@@ -186,4 +191,4 @@ def test_a_silent_call_fails_without_raising() -> None:
     silence = np.zeros(RATE, np.int16)
     empty = call(agent=silence, caller=silence, measures=measure(Conversation(silence, silence)), said=())
     assert {"greeting", "heard", "goodbye"} <= failed(verdict(empty))
-    assert agent_utterances([], SPOKEN, silence) == []
+    assert agent_utterances([], SPOKEN, silence, STARTED) == []
