@@ -128,8 +128,7 @@ class Receptionist(Agent):
             self._frames.append(audio)
 
     def on_speech_started(self, at: float) -> None:
-        if not self._sentence:
-            self._sentence = list(self._frames)
+        self._sentence += self._frames  # also after a pause: the next word begins in there
         self._frames.clear()
         self._talking = True
         if any(not utterance.over for utterance in self._saying):
@@ -231,7 +230,7 @@ class Receptionist(Agent):
     async def _understand(self, listen: Listen, stopped: _Stopped) -> list[Action] | None:
         """Make something of the sentence so far; None: the caller goes on speaking, or it was nothing."""
         pcm = b"".join(self._sentence)
-        if listen.grammar is None:
+        if listen.grammar is None or not pcm:  # nothing: it was understood with the sentence before
             self._sentence = []
             return None
         try:
@@ -267,8 +266,14 @@ class Receptionist(Agent):
 
     async def _record(self, seconds: float) -> list[Action]:
         """Let the caller leave a message; it is in the call's recording."""
-        beep = self.call.speak(tone(1000, 0.3, 8000), text="(tone)")
-        self._saying.append(beep)
+        for utterance in self._saying:
+            await utterance
+        if not self._talking:
+            beep = self.call.speak(tone(1000, 0.3, 8000), text="(tone)")
+            self._saying.append(beep)
+            await beep
+        while not self._events.empty():  # a key or a word before the tone only cut the sentence short
+            self._events.get_nowait()
         began = time.monotonic()
         while (left := began + seconds - time.monotonic()) > 0:
             event = await self._next(min(left, MESSAGE_PAUSE) if not self._talking else left)

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from string import Formatter
 from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from offhook.agents.api import SettingsError
 from offhook.agents.speech.grammar import Grammar, GrammarError, Meaning
@@ -143,24 +145,49 @@ class Dialogue(_Section):
 
     @model_validator(mode="after")
     def _leads_somewhere(self) -> Dialogue:
-        known = {*self.questions, "transfer", "end", ""}
         for place, target in self._ways():
-            if target not in known:
+            if target not in self.questions and (target not in ("transfer", "end") or place in ("start", "lost")):
                 names = ", ".join(self.questions)
                 raise ValueError(f"{place} leads to {target!r}, which is no question; there are {names}")
         if not self.business.departments and any(target == "transfer" for _, target in self._ways()):
             raise ValueError("an answer leads to `transfer`, but business.departments is empty")
-        keys = [d.key for d in self.business.departments.values() if d.key]
-        if len(keys) != len(set(keys)):
-            raise ValueError("business.departments: two departments have the same key")
+        for name, question in self.questions.items():
+            self._keys_differ(name, question)
+        return self
+
+    def _keys_differ(self, name: str, question: Question) -> None:
+        owners: dict[str, str] = {}
+        keys = [(f"questions.{name}.answers.{answer}", found.key) for answer, found in question.answers.items()]
+        if any(answer.go == "transfer" for answer in question.answers.values()):
+            keys += [(f"business.departments.{d}", found.key) for d, found in self.business.departments.items()]
+        for owner, key in keys:
+            if key and owners.setdefault(key, owner) != owner:
+                raise ValueError(f"{owner}: {owners[key]} has the key {key} too; give one of them another")
+
+    @model_validator(mode="after")
+    def _slots_exist(self) -> Dialogue:
+        known = {*self.facts(), *self.rules, "department", "digit"}
+        for question in self.questions.values():
+            known |= {slot for answer in question.answers.values() for slot in answer.set}
+            if question.digits is not None:
+                known |= {question.digits.slot, question.digits.slot + "_spoken"}
+        used = [(place, slot) for place, text in _templates(self) for slot in _names(text, place)]
+        for name, question in self.questions.items():
+            used += [(f"questions.{name}.fills", slot) for slot in question.fills]
+            for answer, found in question.answers.items():
+                used += [(f"questions.{name}.answers.{answer}.clear", slot) for slot in found.clear]
+        for place, slot in used:
+            if slot not in known:
+                raise ValueError(f"{place}: there is no slot {slot!r}; there are {', '.join(sorted(known))}")
         return self
 
     def _ways(self) -> list[tuple[str, str]]:
         ways = [("start", self.start), ("lost", self.lost)]
         for name, question in self.questions.items():
             place = f"questions.{name}"
-            ways += [(f"{place}.answers.{a}.go", answer.go) for a, answer in question.answers.items()]
-            ways += [(f"{place}.filled", question.filled), (f"{place}.silent", question.silent)]
+            ways += [(f"{place}.answers.{a}.go", answer.go) for a, answer in question.answers.items() if answer.go]
+            ways += [(f"{place}.filled", question.filled)] if question.filled else []
+            ways += [(f"{place}.silent", question.silent)] if question.silent else []
             ways += [(f"{place}.digits.go", question.digits.go)] if question.digits else []
             ways += [(f"{place}.record.go", question.record.go)] if question.record else []
         return ways
@@ -171,7 +198,7 @@ class Dialogue(_Section):
 
     def slots(self) -> set[str]:
         """The rules whose values are worth keeping: those that a question asks for or a sentence says back."""
-        said = {name for _, text in _templates(self) for _, name, _, _ in Formatter().parse(text) if name}
+        said = {name for place, text in _templates(self) for name in _names(text, place)}
         return {"department", *said, *(slot for question in self.questions.values() for slot in question.fills)}
 
     def fixed_texts(self) -> list[str]:
@@ -179,8 +206,8 @@ class Dialogue(_Section):
         facts = self.facts()
         return [
             _fill(template, facts)
-            for _, template in _templates(self)
-            if template and {name for _, name, _, _ in Formatter().parse(template) if name} <= facts.keys()
+            for place, template in _templates(self)
+            if template and _names(template, place) <= facts.keys()
         ]
 
     def grammar(self, name: str) -> Grammar | None:
@@ -221,21 +248,38 @@ def load(path: str | Path = "", business: Mapping[str, Any] | None = None) -> Di
         raise SettingsError(f"dialogue: {file} is no YAML: {error}") from error
     if not isinstance(tree, dict):
         raise SettingsError(f"dialogue: {file} must be a mapping with business, start, questions and so on")
-    if business:
-        tree["business"] = {**(tree.get("business") or {}), **business}
+    if business is not None:
+        if not isinstance(business, Mapping):
+            raise SettingsError(f"business: {business!r} must be a mapping with name, hours or departments")
+        own = tree.get("business")
+        tree["business"] = {**(own if isinstance(own, dict) else {}), **business}
     try:
         dialogue = Dialogue.model_validate(tree)
         for name in dialogue.questions:
             dialogue.grammar(name)
-        for place, template in _templates(dialogue):
-            _fill(template, _Blank(), place)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "dialogue"
-        raise SettingsError(f"dialogue: {file}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise SettingsError(f"dialogue: {file}: {place}: {_remedy(first)}") from error
     except GrammarError as error:
         raise SettingsError(f"dialogue: {file}: {error}") from error
     return dialogue
+
+
+def _remedy(error: ErrorDetails) -> str:
+    """What is wrong, and what to write instead."""
+    if error["type"] == "extra_forbidden":
+        sections = (Dialogue, Business, Department, Question, Answer, Digits, Record)
+        known = sorted({name for section in sections for name in section.model_fields})
+        near = get_close_matches(str(error["loc"][-1]), known, 1)
+        return f"no such key; did you mean {near[0]}?" if near else "no such key; remove it"
+    if error["type"] == "missing":
+        return "is missing; write it"
+    if error["type"] == "string_type":
+        return f"{error['input']!r} is no text; put it in quotes"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{error['input']!r} is no key; write one of 0 to 9, in quotes"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _templates(dialogue: Dialogue) -> list[tuple[str, str]]:
@@ -244,7 +288,20 @@ def _templates(dialogue: Dialogue) -> list[tuple[str, str]]:
         found += [(f"questions.{name}.ask", question.ask)]
         found += [(f"questions.{name}.again", text) for text in question.again]
         found += [(f"questions.{name}.answers.{a}.say", answer.say) for a, answer in question.answers.items()]
+        found += [(f"questions.{name}.record.say", question.record.say)] if question.record else []
     return found
+
+
+def _names(template: str, place: str) -> set[str]:
+    """The slots that a sentence says. Raises ValueError for what is no plain {name}."""
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{place}: {template!r}: {error}; write slots as {{name}}") from error
+    for _, name, form, conversion in parts:
+        if name is not None and (not name.isidentifier() or form or conversion):
+            raise ValueError(f"{place}: {template!r}: {{{name}}} is no slot; write slots as {{name}}")
+    return {name for _, name, _, _ in parts if name}
 
 
 class _Blank(dict[str, str]):
@@ -252,11 +309,8 @@ class _Blank(dict[str, str]):
         return ""
 
 
-def _fill(template: str, slots: Mapping[str, str], place: str = "") -> str:
-    try:
-        return template.format_map(_Blank(slots))
-    except (ValueError, IndexError, AttributeError) as error:
-        raise SettingsError(f"dialogue: {place}: {template!r}: {error}; write slots as {{name}}") from error
+def _fill(template: str, slots: Mapping[str, str]) -> str:
+    return template.format_map(_Blank(slots))
 
 
 # --- what the machine asks for -------------------------------------------------------
@@ -331,9 +385,10 @@ class Conversation:
     def understood(self, meaning: Meaning) -> list[Action]:
         """The caller said something that the open question's grammar has."""
         question = self.dialogue.questions[self.question]
-        self.misses = self.silences = 0
+        self.silences = 0
         if meaning.answer == "":  # the number of a Digits question
             return self._digits("".join(meaning.slots["digit"]))
+        self.misses = 0
         self.slots |= {name: values[-1] for name, values in meaning.slots.items() if name in self._kept}
         return self._answer(question.answers[meaning.answer])
 

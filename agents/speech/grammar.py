@@ -222,11 +222,10 @@ def _matches(node: _Node, words: Sequence[str], at: int) -> Iterator[tuple[int, 
             yield from _matches(item, words, at)
     elif isinstance(node, _Some):
         for end, slots in _matches(node.item, words, at):
-            if end == at:
-                continue
             yield end, slots
-            for further, more in _matches(node, words, end):
-                yield further, slots + more
+            if end > at:
+                for further, more in _matches(node, words, end):
+                    yield further, slots + more
     elif not node.items:
         yield at, ()
     else:

@@ -84,7 +84,8 @@ class Recognizer:
         """
         unknown: set[str] = set()
         for grammar in grammars:
-            unknown.update(self._ask(grammar, b"").unknown)
+            # On the pool's thread, as ever: the kernel ends a child with the thread that started it.
+            unknown.update(self._threads.submit(self._ask, grammar, b"").result().unknown)
         return sorted(unknown)
 
     def _ask(self, grammar: Grammar, pcm: bytes) -> Answer:

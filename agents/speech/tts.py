@@ -13,6 +13,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -77,7 +78,8 @@ async def synthesize(text: str, format: AudioFormat = L16_8K) -> bytes:
     if not text.strip():
         return b""
     if (kept := _cache.get((text, format))) is not None:
-        _cache.move_to_end((text, format))
+        with suppress(KeyError):  # a thread may drop it just now
+            _cache.move_to_end((text, format))
         return kept
     loop = asyncio.get_running_loop()
     key = (loop, text, format)
