@@ -29,6 +29,7 @@ from offhook.codecs.audio import L16_8K
 from offhook.codecs.wav import read_wav
 from offhook.gateway.demo_judge import (
     Check,
+    Goal,
     ScriptLine,
     TurnRow,
     Utterance,
@@ -52,10 +53,14 @@ NUMBER: Final = "+15550100"
 CALLER: Final = "+15550111"
 
 SCRIPT: Final = (
-    ScriptLine("I would like to make an appointment, please.", ("appointment",), interrupts=True),
-    ScriptLine("On Tuesday, at ten in the morning.", ("tuesday", "ten")),
-    ScriptLine("Yes.", ("yes",)),
+    ScriptLine("Can I make an appointment?", ("appointment",), interrupts=True),
+    ScriptLine("Tuesday at three.", ("tuesday",)),
+    ScriptLine("Yes, please.", ("yes",)),
 )
+GOAL: Final = Goal("appointment", {"day": "Tuesday", "time": "three o'clock"})
+
+VOICE: Final = "flite"
+"""What the caller speaks with: the built-in recogniser understands flite's voices, and hardly espeak-ng's."""
 
 SERVE: Final = "from offhook.gateway.cli import main; main()"
 """The `offhook` command with the very interpreter that runs the demo."""
@@ -150,7 +155,7 @@ class Demo:
         """All of it."""
         screen, outcome = self._screen, self._outcome
         screen.title("offhook demo: a call through the Twilio path, all of it on this machine")
-        voice = Voice()
+        voice = Voice(VOICE)
         lines = {line.text: await voice.speak(line.text) for line in SCRIPT}
         async with CarrierSimulator(
             "twilio",
@@ -304,7 +309,7 @@ class Demo:
         if stopped is not None:
             outcome.recording = Path(stopped["path"])
             recording = _read_stereo(outcome.recording)
-        outcome.checks = judge(result, SCRIPT, outcome.entries, outcome.utterances, recording, spoken, exit_code)
+        outcome.checks = judge(result, SCRIPT, GOAL, outcome.entries, outcome.utterances, recording, spoken, exit_code)
         result.save(self._home / "heard.wav")
         (self._home / "demo.json").write_text(json.dumps(_as_dict(outcome), indent=2))
 

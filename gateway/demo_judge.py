@@ -49,6 +49,14 @@ class ScriptLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Goal:
+    """What the conversation is to come to: a note of the agent in the record."""
+
+    note: str
+    data: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One thing the agent said: by the record, and by the caller's ear."""
 
@@ -165,6 +173,7 @@ def _turn_of(reply: Reply, turns: Sequence[Mapping[str, Any]], started: float) -
 def judge(
     result: CallResult,
     script: Sequence[ScriptLine],
+    goal: Goal,
     entries: Sequence[Entry],
     utterances: Sequence[Utterance],
     recording: tuple[Samples, Samples] | None,
@@ -183,6 +192,7 @@ def judge(
         _all_heard(utterances),
         *(_interrupted(result, line, span) for line, span in zip(script, result.said, strict=False) if line.interrupts),
         _understood(script, entries),
+        _reached(goal, entries),
         _finished(result, script, entries, utterances),
         _recorded(recording, script, result, utterances, spoken),
         Check(
@@ -236,6 +246,14 @@ def _understood(script: Sequence[ScriptLine], entries: Sequence[Entry]) -> Check
 
 def _is_caller_transcript(entry: Entry) -> bool:
     return entry.event == "transcript" and entry.data.get("role") == "caller"
+
+
+def _reached(goal: Goal, entries: Sequence[Entry]) -> Check:
+    notes = [entry.data["data"] for entry in entries if entry.event == "agent.note" and entry.data["name"] == goal.note]
+    wanted = ", ".join(goal.data.values())
+    if dict(goal.data) in notes:
+        return Check("goal", True, f"the record holds the {goal.note}: {wanted}")
+    return Check("goal", False, f"no {goal.note} for {wanted} in the record" + (f", but {notes}" if notes else ""))
 
 
 def _finished(

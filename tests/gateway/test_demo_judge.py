@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offhook.gateway.demo_judge import Check, ScriptLine, agent_utterances, judge, turn_rows
+from offhook.gateway.demo_judge import Check, Goal, ScriptLine, agent_utterances, judge, turn_rows
 from offhook.gateway.journal import Entry
 from offhook.qa.activity import RATE, Samples, Span
 from offhook.qa.measure import Conversation, measure, spread
@@ -17,6 +17,7 @@ from offhook.qa.result import CallResult
 
 STARTED = 5000.0
 SCRIPT = (ScriptLine("first", ("one",), interrupts=True), ScriptLine("second", ("two",)))
+GOAL = Goal("appointment", {"day": "Tuesday"})
 
 
 def noise(seconds: float, seed: int) -> Samples:
@@ -73,7 +74,9 @@ def call(heard: dict[str, float] = GOOD, clears: Sequence[float] = (2.0,), **cha
     return replace(result, **changes)
 
 
-def journal(*, caller: Sequence[str] = ("one", "two"), reason: str = "agent_hangup", **cut: Any) -> list[Entry]:
+def journal(
+    *, caller: Sequence[str] = ("one", "two"), reason: str = "agent_hangup", day: str = "Tuesday", **cut: Any
+) -> list[Entry]:
     ends = {
         "hello": {"outcome": "cut", "heard_ms": 1600, "length_ms": 3000} | cut,
         "what": {"outcome": "played", "heard_ms": 1500, "length_ms": 1500},
@@ -84,6 +87,7 @@ def journal(*, caller: Sequence[str] = ("one", "two"), reason: str = "agent_hang
     events += [("transcript", {"role": "caller", "text": text, "utterance": 0}) for text in caller]
     stages = {"endpointing": 400.0, "synthesis": 190.0}
     events.append(("turn", {"first_sent": STARTED + 3.49, "voice_to_voice_ms": 590.0, "stages": stages}))
+    events.append(("agent.note", {"name": "appointment", "data": {"day": day}}))
     events.append(("call.ended", {"reason": reason}))
     return [Entry("c1", n, event, 0.0, _mono(data), data) for n, (event, data) in enumerate(events)]
 
@@ -101,7 +105,7 @@ def verdict(
 ) -> dict[str, Check]:
     result, entries = result or call(), entries or journal()
     utterances = agent_utterances(entries, SPOKEN, result.agent, STARTED)
-    checks = judge(result, SCRIPT, entries, utterances, recording, SPOKEN, exit_code)
+    checks = judge(result, SCRIPT, GOAL, entries, utterances, recording, SPOKEN, exit_code)
     return {check.name: check for check in checks}
 
 
@@ -112,7 +116,7 @@ def failed(checks: dict[str, Check]) -> set[str]:
 def test_a_call_that_went_well_passes() -> None:
     checks = verdict()
     assert failed(checks) == set()
-    assert set(checks) == {"greeting", "heard", "interruption", "understood", "goodbye", "recording", "gateway"}
+    assert set(checks) == {"greeting", "heard", "interruption", "understood", "goal", "goodbye", "recording", "gateway"}
     assert "2 sentences" in checks["heard"].detail
 
 
@@ -171,6 +175,12 @@ def test_an_interruption_that_found_nobody_speaking_or_was_ignored_fails() -> No
 @pytest.mark.parametrize("caller", [(), ("one",), ("two", "one"), ("one", "too")], ids=str)
 def test_a_line_that_was_not_understood_in_its_turn_fails(caller: tuple[str, ...]) -> None:
     assert failed(verdict(entries=journal(caller=caller))) == {"understood"}
+
+
+def test_another_goal_than_the_callers_fails() -> None:
+    checks = verdict(entries=journal(day="Monday"))
+    assert failed(checks) == {"goal"}
+    assert "Monday" in checks["goal"].detail
 
 
 def test_a_missing_or_incomplete_recording_fails() -> None:
