@@ -24,6 +24,7 @@ from typing import Final, cast
 import structlog
 
 from offhook.agents import link
+from offhook.agents.frames import FrameWriter
 from offhook.agents.registry import agent_class
 from offhook.agents.runtime import AgentSession
 from offhook.agents.vad import VadService
@@ -64,7 +65,6 @@ class AgentHostProtocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = link.FrameReader()
         self._sessions: dict[int, AgentSession] = {}
-        self._out: list[bytes] = []
         self._vad = VadService()
         self._beat_due = 0.0
         self._retiring = False
@@ -72,6 +72,7 @@ class AgentHostProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self.write = FrameWriter(self._transport).write
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
@@ -137,18 +138,6 @@ class AgentHostProtocol(asyncio.Protocol):
     def _leave_if_done(self) -> None:
         if self._retiring and not self._sessions:
             self._transport.close()
-
-    def write(self, call: int, kind: int, body: bytes) -> None:
-        """Queue one frame; everything queued in one turn of the loop leaves in one write."""
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(link.frame(call, kind, body))
-
-    def _flush(self) -> None:
-        data = b"".join(self._out)
-        self._out.clear()
-        if not self._transport.is_closing():
-            self._transport.write(data)
 
     def shut_down(self) -> None:
         """Let go of the model's thread."""

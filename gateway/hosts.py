@@ -31,6 +31,7 @@ from typing import Any, Final, Literal, Protocol, cast
 import structlog
 
 from offhook.agents import link
+from offhook.agents.frames import FrameWriter
 from offhook.agents.host import resident_bytes
 from offhook.agents.registry import agent_class
 from offhook.agents.runtime import AgentSession
@@ -128,7 +129,6 @@ class AgentHost(asyncio.Protocol):
         self._reader = link.FrameReader()
         self._legs: dict[int, HostLeg] = {}
         self._next = 1
-        self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -208,6 +208,7 @@ class AgentHost(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._write = FrameWriter(self._transport).write
 
     def data_received(self, data: bytes) -> None:
         legs = self._legs
@@ -236,18 +237,6 @@ class AgentHost(asyncio.Protocol):
             # A host that closed its socket is of no use any more, whatever else it does.
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-
-    def _write(self, call: int, kind: int, body: bytes) -> None:
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(link.frame(call, kind, body))
-
-    def _flush(self) -> None:
-        data = b"".join(self._out)
-        self._out.clear()
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            transport.write(data)
 
     def write_audio(self, call: int, data: bytes) -> None:
         """Queue caller audio; a host that does not read loses it rather than fill our memory."""

@@ -136,5 +136,6 @@ def speak(text: str, engine: str, format: AudioFormat) -> bytes:
             raise SpeechUnavailable(f"{engine} gave no speech: {error}; {REMEDY}") from error
     if (encoding, channels) != ("l16", 1):
         raise SpeechUnavailable(f"{engine} gave {channels} channels of {encoding}, not one of l16")
-    pcm = _trimmed(pcm, rate)
-    return convert_all(resample_all(pcm, rate, format.rate), AudioFormat("l16", format.rate), format)
+    # What begins a word may lie above the band that is wanted: cut by what is left of it.
+    pcm = _trimmed(resample_all(pcm, rate, format.rate), format.rate)
+    return convert_all(pcm, AudioFormat("l16", format.rate), format)
