@@ -166,7 +166,8 @@ class Demo:
         ) as carrier:
             gateway = await self._start_gateway(carrier)
             try:
-                await self._wait_ready(carrier, gateway)
+                with screen.waiting("starting the gateway"):
+                    await self._wait_ready(carrier, gateway)
                 call = await self._place_call(carrier, lines)
             finally:
                 exit_code = await _stop(gateway)

@@ -81,6 +81,12 @@ class Screen:
         """Something that was done before the call."""
         self.console.print(Text(f"    {text}", style="dim"))
 
+    def waiting(self, text: str) -> AbstractContextManager[Any]:
+        """While this is open the text stands at the bottom, if there is a terminal."""
+        if not self.console.is_terminal:
+            return nullcontext()
+        return self.console.status(Text(text, style="dim"))
+
     def live(self) -> AbstractContextManager[Any]:
         """While this is open a status line moves at the bottom, if there is a terminal."""
         if not self.console.is_terminal or self.console.quiet:

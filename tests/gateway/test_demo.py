@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def screen(**options: object) -> tuple[Screen, io.StringIO]:
 def show_everything(shown: Screen) -> None:
     shown.title("title")
     shown.step("step")
+    with shown.waiting("starting"):
+        pass
     with shown.live():
         shown.agent_meter.feed(b"\x00\x20" * 800)
         shown.status(61.25, True, False)
@@ -81,3 +84,15 @@ def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path, capsys: 
     assert demo.run_demo(directory=tmp_path) == 3
     assert "is not empty" in " ".join(capsys.readouterr().out.split())
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(shutil.which("flite") is None, reason="the demo's caller speaks with flite")
+def test_the_demo_is_heard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = demo.run_demo(json_output=True, directory=tmp_path / "demo")
+    said = json.loads(capsys.readouterr().out)
+    assert [check for check in said["checks"] if not check["ok"]] == []
+    assert (code, said["ok"], len(said["turns"])) == (0, True, 3)
+    assert Path(said["recording"]).is_file()
+    assert said["wire"]["ended_by"] == "bot"
