@@ -198,8 +198,9 @@ class Timeline:
             parts.append(payload)
             end += seconds
         self._decode_into_agent(parts)
-        if not last:
-            self._silence_until((min(horizon, pending[0][1]) if pending else horizon) - base)
+        if last or (pending and pending[0][1] - end <= SNAP):
+            return  # what comes next follows at once: padding would tear it off
+        self._silence_until((min(horizon, pending[0][1]) if pending else horizon) - base)
 
     def _decode_into_agent(self, parts: list[bytes]) -> None:
         if parts:

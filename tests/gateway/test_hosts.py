@@ -38,7 +38,7 @@ class Troublemaker(Agent):
             while True:
                 pass
         if digit == "3":
-            self.hoard = bytes(400 << 20).replace(b"\0\0", b"\1\1")
+            self.hoard = b"\1" * (400 << 20)
         if digit == "4":
             raise ValueError("four")
         self.call.note("pressed", digit=digit, pid=os.getpid())
