@@ -288,10 +288,13 @@ def _read(settings: dict[str, Any]) -> tuple[Dialogue, float, Any]:
     if not isinstance(silence, int | float) or isinstance(silence, bool) or not 1 <= silence <= 60:
         raise SettingsError(f"silence: {silence!r} is no number of seconds from 1 to 60")
     vad = settings.get("vad", "silero")
+    dialogue = settings.get("dialogue", "")
+    if not isinstance(dialogue, str):
+        raise SettingsError(f"dialogue: {dialogue!r} is no path of a dialogue file")
     if vad not in ("silero", "webrtc"):
         raise SettingsError(f"vad: {vad!r} is not one of silero, webrtc; the receptionist needs one")
     unknown = set(settings) - {"dialogue", "business", "silence", "vad"}
     if unknown:
         names = ", ".join(sorted(unknown))
         raise SettingsError(f"{names}: no such setting; there are dialogue, business, silence and vad")
-    return script.load(settings.get("dialogue", ""), settings.get("business")), float(silence), vad
+    return script.load(dialogue, settings.get("business")), float(silence), vad

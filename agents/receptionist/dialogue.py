@@ -14,15 +14,17 @@ round and round. Pure: events in, actions out, no clocks, no audio.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from offhook.agents.api import SettingsError
@@ -143,6 +145,8 @@ class Dialogue(_Section):
     "Said when a transfer does not go through."
     questions: dict[str, Question]
 
+    _grammars: dict[str, Grammar | None] = PrivateAttr(default_factory=dict)
+
     @model_validator(mode="after")
     def _leads_somewhere(self) -> Dialogue:
         for place, target in self._ways():
@@ -212,7 +216,11 @@ class Dialogue(_Section):
 
     def grammar(self, name: str) -> Grammar | None:
         """What may be said to a question; None when it is answered by keys or a message only."""
-        question = self.questions[name]
+        if name not in self._grammars:
+            self._grammars[name] = self._grammar(self.questions[name])
+        return self._grammars[name]
+
+    def _grammar(self, question: Question) -> Grammar | None:
         rules: dict[str, Mapping[str, list[str]]] = dict(self.rules)
         rules["department"] = {
             name: [name, *department.phrases] for name, department in self.business.departments.items()
@@ -236,7 +244,19 @@ def load(path: str | Path = "", business: Mapping[str, Any] | None = None) -> Di
     Raises:
         SettingsError: the file cannot be read or cannot work; the text names file, place and remedy.
     """
+    if business is not None and not isinstance(business, Mapping):
+        raise SettingsError(f"business: {business!r} must be a mapping with name, hours or departments")
     file = Path(path) if path else BUILT_IN
+    try:
+        stamp = file.stat().st_mtime_ns
+    except OSError as error:
+        raise SettingsError(f"dialogue: {file} cannot be read: {error.strerror}") from error
+    return _load(file, stamp, json.dumps(business, sort_keys=True, default=str))
+
+
+@lru_cache(maxsize=64)
+def _load(file: Path, stamp: int, overriding: str) -> Dialogue:
+    """Every call asks for its dialogue, and reading one takes longer than a frame of audio."""
     try:
         text = file.read_text(encoding="utf-8")
         if len(text) > MAX_FILE:
@@ -248,9 +268,7 @@ def load(path: str | Path = "", business: Mapping[str, Any] | None = None) -> Di
         raise SettingsError(f"dialogue: {file} is no YAML: {error}") from error
     if not isinstance(tree, dict):
         raise SettingsError(f"dialogue: {file} must be a mapping with business, start, questions and so on")
-    if business is not None:
-        if not isinstance(business, Mapping):
-            raise SettingsError(f"business: {business!r} must be a mapping with name, hours or departments")
+    if (business := json.loads(overriding)) is not None:
         own = tree.get("business")
         tree["business"] = {**(own if isinstance(own, dict) else {}), **business}
     try:
@@ -259,8 +277,8 @@ def load(path: str | Path = "", business: Mapping[str, Any] | None = None) -> Di
             dialogue.grammar(name)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "dialogue"
-        raise SettingsError(f"dialogue: {file}: {place}: {_remedy(first)}") from error
+        place = "".join(f"{part}." for part in first["loc"])[:-1]
+        raise SettingsError(f"dialogue: {file}: {place}{place and ': '}{_remedy(first)}") from error
     except GrammarError as error:
         raise SettingsError(f"dialogue: {file}: {error}") from error
     return dialogue

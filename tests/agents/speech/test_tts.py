@@ -59,7 +59,7 @@ def test_speech_has_the_format_asked_for_and_begins_with_the_voice(name: str, fo
 
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize(
-    "text", ["-v", "--help", "'; touch owned; '", '"$(touch owned)"', "; rm -rf x", "<speak>hi</speak>"]
+    "text", ["-v", "--help", "'; touch owned; '", '"$(touch owned)"', "; rm x", "<speak>hi</speak>"]
 )
 def test_a_text_is_only_ever_spoken(name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -134,7 +134,7 @@ async def test_the_loop_goes_on_meanwhile() -> None:
 
 async def test_with_nothing_installed_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SpeechUnavailable, match="no synthesiser is installed; install flite .*apt-get install flite"):
+    with pytest.raises(SpeechUnavailable, match=r"no synthesiser is installed; install flite .*apt-get install flite"):
         await synthesize(LINE)
     with pytest.raises(SpeechUnavailable, match="no synthesiser is installed"):
         prerender([LINE])
