@@ -510,6 +510,19 @@ async def test_a_second_sigterm_apologises_and_ends(gateway: Gateway) -> None:
     assert (np.abs(call.result().agent) > 500).sum() > 4000
 
 
+async def test_a_drain_ends_at_its_deadline(gateway: Gateway) -> None:
+    gateway.signal(signal.SIGTERM)
+    await gateway.exit()
+    gateway.configure(drain={"deadline": 1})
+    await gateway.start()
+    call = await gateway.twilio.ring("+15550001", ECHO)
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.exit(12) == 0
+    await call.wait_over()
+    record = await gateway.record(call)
+    assert (record["status"], record["reason"], record["ended_by"]) == ("completed", "drain_deadline", "gateway")
+
+
 async def test_sigkill_leaves_no_call_open_and_no_recording_unreadable(gateway: Gateway) -> None:
     calls = [await gateway.twilio.ring(f"+1555000{i}", ECHO) for i in range(3)]
     await asyncio.gather(*(call.say(tone(2.5)) for call in calls))
