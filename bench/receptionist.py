@@ -114,13 +114,15 @@ async def main() -> None:
     try:
         for voice in VOICES:
             for noisy in (False, True):
-                for question, sentences in ANSWERS.items():
-                    for sentence in sentences:
-                        await ask(question, sentence, voice, noisy, True)
-                    for sentence in OTHERS:
-                        await ask(question, sentence, voice, noisy, False)
+                asked = [(question, sentence, True) for question in ANSWERS for sentence in ANSWERS[question]]
+                asked += [(question, sentence, False) for question in ANSWERS for sentence in OTHERS]
+                await asyncio.gather(*(ask(question, said, voice, noisy, inside) for question, said, inside in asked))
     finally:
         recognizer.close()
+    count = sum(map(len, ANSWERS.values()))
+    print(
+        f"{count} answers and {len(OTHERS)} other sentences to each of {len(ANSWERS)} questions, {len(VOICES)} voices."
+    )
     print("Per cent of sentences right / wrongly accepted / rejected; others: wrongly accepted.\n")
     print("| | answers, clean | answers, 15 dB | others, clean | others, 15 dB |")
     print("|---|---:|---:|---:|---:|")
@@ -131,7 +133,8 @@ async def main() -> None:
             outcomes = ("right", "wrong", "rejected") if column.startswith("answers") else ("wrong",)
             shown.append(" / ".join(f"{100 * count[outcome] / count.total():.0f}" for outcome in outcomes))
         print(f"| {row} | {' | '.join(shown)} |")
-    print(f"\nScores; MIN_SCORE is {stt.MIN_SCORE}.\n")
+    least = ", ".join(f"{stt.least_score(words):.2f}" for words in range(3, 7))
+    print(f"\nScores; believed from {least} on with three, four, five, six words.\n")
     print("| | sentences | p5 | p50 | p95 |")
     print("|---|---:|---:|---:|---:|")
     for kind, values in sorted(scores.items()):

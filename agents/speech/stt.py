@@ -23,8 +23,13 @@ from offhook.agents.speech.grammar import Grammar, Meaning
 from offhook.agents.speech.stt_worker import FRAME, Answer, Request
 
 MIN_SCORE: Final = 0.55
-"""A sentence that fits worse was something else. Sentences of the grammar score 0.56 to 0.75 on telephone audio,
-others 0.35 to 0.52 (docs/performance.md)."""
+"""A sentence of up to three words that fits worse was something else (docs/agents.md has the figures)."""
+
+SCORE_PER_WORD: Final = 0.05
+"""Less is asked for each word more: the score sinks with the length, and long sentences seldom fit by chance."""
+
+MIN_SCORE_LONG: Final = 0.40
+"""Never less than this: everything fits a string of digits a little."""
 
 TIMEOUT: Final = 5.0
 """Seconds for one sentence; a child that needs more is replaced."""
@@ -45,6 +50,11 @@ class Heard:
     "Empty when nothing in the grammar fits."
     score: float
     meaning: Meaning | None
+
+
+def least_score(words: int) -> float:
+    """The score from which a sentence of so many words is believed."""
+    return max(MIN_SCORE_LONG, MIN_SCORE - SCORE_PER_WORD * max(0, words - 3))
 
 
 class Recognizer:
@@ -72,7 +82,7 @@ class Recognizer:
         limit = MAX_SECONDS * 16_000
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._threads, self._ask, grammar, pcm[-limit:])
-        if not answer.text or answer.score < MIN_SCORE:
+        if not answer.text or answer.score < least_score(len(answer.text.split())):
             return Heard("", answer.score, None)
         return Heard(answer.text, answer.score, grammar.parse(answer.text))
 

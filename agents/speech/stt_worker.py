@@ -42,7 +42,7 @@ class Answer(msgspec.Struct):
 
     text: str = ""
     score: float = 0.0
-    "How well the sound fits the words, from 0 to 1; see stt.MIN_SCORE."
+    "How well the sound fits the words, from 0 to 1; see stt.least_score."
     unknown: list[str] = []
     "Words of the grammar that the dictionary does not have; their phrases cannot be heard."
 
