@@ -229,6 +229,7 @@ class Receptionist(Agent):
 
     async def _understand(self, listen: Listen, stopped: _Stopped) -> list[Action] | None:
         """Make something of the sentence so far; None: the caller goes on speaking, or it was nothing."""
+        frames = len(self._sentence)
         pcm = b"".join(self._sentence)
         if listen.grammar is None or not pcm:  # nothing: it was understood with the sentence before
             self._sentence = []
@@ -238,7 +239,7 @@ class Receptionist(Agent):
         except RecognizerFailed as error:
             self.call.note("recogniser_failed", error=str(error))
             heard = Heard("", 0.0, None)
-        if self._talking:
+        if self._talking or len(self._sentence) > frames:  # it is longer by now; its end is yet to come
             return None
         if heard.meaning is None and await self._goes_on():
             return None
@@ -258,6 +259,8 @@ class Receptionist(Agent):
         deadline = loop.time() + PATIENCE
         while not self._talking and (left := deadline - loop.time()) > 0:
             event = await self._next(left)
+            if isinstance(event, _Started):
+                return True
             if isinstance(event, _Key):
                 self._sentence = []
                 self._events.put_nowait(event)
