@@ -126,7 +126,8 @@ async def main() -> None:
     print("Per cent of sentences right / wrongly accepted / rejected; others: wrongly accepted.\n")
     print("| | answers, clean | answers, 15 dB | others, clean | others, 15 dB |")
     print("|---|---:|---:|---:|---:|")
-    for row in dict.fromkeys(row for row, _ in cells):
+    rows = [f"voice {engine} {voice}" for engine, voice in VOICES] + [f"question {question}" for question in ANSWERS]
+    for row in [*rows, "all"]:
         shown = []
         for column in ("answers", "answers-noisy", "others", "others-noisy"):
             count = cells[row, column]
