@@ -209,6 +209,10 @@ class Receptionist(Agent):
                     return self._talk.typed()
                 if not self._talking and all(utterance.over for utterance in self._saying):
                     return self._talk.silent()
+                if len(self._sentence) * FRAME_MS >= MAX_SENTENCE * 1000:
+                    # A line that never falls silent, such as a television: speak over it, and go by keys.
+                    self._talking, self._sentence = False, []
+                    return self._talk.missed()
             elif isinstance(event, _Key):
                 self._marks = {"caller_stopped": time.monotonic(), "turn_ended": time.monotonic()}
                 actions = self._talk.key(event.digit)

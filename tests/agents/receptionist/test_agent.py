@@ -378,3 +378,15 @@ def test_after_warming_the_greeting_is_ready(monkeypatch: pytest.MonkeyPatch) ->
     tts._cache.clear()
     Receptionist.warm({"business": {"name": "Miller"}})
     assert any(text.startswith("Thank you for calling Miller. You can") for text, _ in tts._cache)
+
+
+async def test_a_line_that_never_falls_silent_is_spoken_over(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "MAX_SENTENCE", 0.5)
+    line = ring(silence=1)
+    await line.hear("How can I help you")
+    line.session.agent.on_speech_started(time.monotonic())  # type: ignore[union-attr]
+    for _ in range(60):
+        line.session.agent.on_audio(b"\0" * 320)  # type: ignore[union-attr]
+    await line.hear("Sorry")
+    line.press("2")
+    await line.hear("We are open")
