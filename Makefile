@@ -23,7 +23,7 @@ $(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.made)
 
 # command:package, so that nothing is installed that is there already
 SPEECH := flite:flite espeak-ng:espeak-ng
-DATABASE := initdb:postgresql
+FOR_TESTS := initdb:postgresql pgrep:procps
 
 # Processes that pytest spreads the tests over.
 JOBS ?= 2
@@ -100,7 +100,7 @@ $(VENV)/.ready: $(VENV)/.made pyproject.toml deploy/constraints.txt
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	@deploy/bootstrap.sh system $(DATABASE)
+	@deploy/bootstrap.sh system $(FOR_TESTS)
 	@$(call install,--editable '.[postgres]' --group dev --group docs)
 	@touch $@
 
