@@ -38,6 +38,9 @@ MAX_FILE: Final = 256 * 1024
 MAX_STEPS: Final = 20
 """Questions that may follow each other without a word from the caller; more is a circle in the file."""
 
+MAX_CORRECTIONS: Final = 3
+"""Times that a caller may take back what was understood: one who is misheard so often is offered a message."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -388,6 +391,8 @@ class Conversation:
     question: str = ""
     misses: int = 0
     "Times in a row that nothing was understood."
+    corrections: int = 0
+    "Times that slots were taken back before they were noted."
     silences: int = 0
     _typed: str = ""
 
@@ -469,8 +474,14 @@ class Conversation:
 
     def _answer(self, answer: Answer) -> list[Action]:
         self.slots |= answer.set
-        for slot in answer.clear:
-            self.slots.pop(slot, None)
+        taken_back = [slot for slot in answer.clear if self.slots.pop(slot, "")]
+        if answer.note:
+            self.corrections = -1  # forgetting what has been noted makes way for the next matter
+        elif taken_back:
+            self.corrections += 1
+            if self.corrections >= MAX_CORRECTIONS:
+                self.corrections = 0
+                return self._ask(self.dialogue.lost)
         actions: list[Action] = [Note(answer.note, dict(self.slots))] if answer.note else []
         if answer.say:
             actions.append(Say(self._text(answer.say)))

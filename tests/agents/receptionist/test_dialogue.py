@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from offhook.agents.api import SettingsError
 from offhook.agents.receptionist.dialogue import (
     BUILT_IN,
+    MAX_CORRECTIONS,
     MAX_FILE,
     Action,
     Conversation,
@@ -263,6 +264,27 @@ def test_being_understood_once_forgives_the_misses() -> None:
 
 
 EVENTS = st.sampled_from([*"0123456789*#ABCD", "missed", "silent", "typed", "short", *("said",) * 6])
+
+
+def test_a_caller_misheard_three_times_is_offered_a_message() -> None:
+    caller = Caller()
+    caller.says("an appointment")
+    for _ in range(2):
+        caller.says("tuesday at three")
+        assert caller.says("no").startswith("For which day and time")
+    caller.says("tuesday at three")
+    assert "leave a message" in caller.says("no")
+    assert "Goodbye" in caller.says("no")
+    assert isinstance(caller.last, End)
+    assert caller.notes == {}
+
+
+def test_a_matter_that_is_done_is_no_correction() -> None:
+    caller = Caller()
+    for _ in range(MAX_CORRECTIONS + 2):
+        caller.says("an appointment on tuesday at three")
+        assert "booked" in caller.says("yes")
+        assert caller.says("yes") == "How can I help you?"
 
 
 def happens(caller: Caller, event: str, choose: Any) -> None:
