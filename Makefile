@@ -23,7 +23,7 @@ $(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.made)
 
 # command:package, so that nothing is installed that is there already
 SPEECH := flite:flite espeak-ng:espeak-ng
-FOR_TESTS := initdb:postgresql pgrep:procps
+FOR_TESTS := initdb:postgresql
 
 # Processes that pytest spreads the tests over.
 JOBS ?= 2
