@@ -1,8 +1,9 @@
 """All calls of this process: admitted, joined with their agents, watched, ended, counted.
 
 A call takes its slot before anything is awaited, so two callers cannot both have the last one, and gives it
-back when it has ended. A repeat of a webhook gets the answer of the first; the webhook of a call that is up
-or over is a replay and gets none.
+back when it has ended. A repeat of a webhook gets the answer of the first, and the webhook of a call that is up
+is a replay and gets none. A call that has just ended here may still be up at the carrier, whose markup sends it
+back to us: for `AFTER_MEMORY` seconds it may ring again, as a new call; after that its webhook is a replay.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ REMEMBERED: Final = 100_000
 """Ended calls whose carrier ids are remembered, so that a replayed webhook starts no second call."""
 
 AFTER_MEMORY: Final = 120.0
-"""Seconds an ended call is kept for the carrier that asks how to go on."""
+"""Seconds an ended call is kept for the carrier that asks how to go on, or sends it back to us."""
+
+_NEVER: Final = object()
 
 DEFAULT_APOLOGY: Final = "We are sorry. Something went wrong on our side. Please call again later."
 """Said when an agent is lost and the route has no `fallback.say` of its own."""
@@ -96,7 +99,8 @@ class Switchboard:
         self._calls: dict[str, Call] = {}
         self._by_carrier: dict[tuple[str, str], Call] = {}
         self._ended: OrderedDict[tuple[str, str], Call | None] = OrderedDict()
-        self._recent: deque[tuple[float, tuple[str, str]]] = deque()
+        "Calls that are over; None for those that may not ring again."
+        self._recent: deque[tuple[float, tuple[str, str], Call]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -153,7 +157,7 @@ class Switchboard:
         known = self._by_carrier.get(key)
         if known is not None and known.state in (CallState.RINGING, CallState.ANSWERED):
             return await asyncio.shield(known.answer)
-        if known is not None or key in self._ended:
+        if known is not None or self._ended.get(key, _NEVER) is None:
             raise ReplayedWebhookError(incoming.carrier_call_id)
 
         ours, theirs = incoming.to_number, incoming.from_number
@@ -457,7 +461,8 @@ class Switchboard:
 
     def _remember(self, key: tuple[str, str], call: Call | None) -> None:
         self._ended[key] = call
-        self._recent.append((self._loop.time(), key))
+        if call is not None:
+            self._recent.append((self._loop.time(), key, call))
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
 
@@ -476,8 +481,8 @@ class Switchboard:
                 if call.state is CallState.ANSWERED and call.stream is None:
                     call.end(EndReason.MEDIA_NEVER_CAME, EndedBy.CARRIER, "the carrier opened no media socket")
             while self._recent and now - self._recent[0][0] >= AFTER_MEMORY:
-                key = self._recent.popleft()[1]
-                if key in self._ended:
+                _, key, ended = self._recent.popleft()
+                if self._ended.get(key) is ended:
                     self._ended[key] = None
 
     # --- shutting down

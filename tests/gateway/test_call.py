@@ -327,14 +327,27 @@ async def test_a_repeated_webhook_gets_the_first_answer(desk: Desk) -> None:
     assert len(desk.pool.agents) == 1
 
 
-async def test_a_webhook_of_a_call_that_is_up_or_over_is_a_replay(desk: Desk) -> None:
+async def test_a_webhook_of_a_call_that_is_up_or_long_over_is_a_replay(desk: Desk) -> None:
     line = await desk.up()
     with pytest.raises(ReplayedWebhookError):
         await desk.ring()
     line.hang_up()
+    await asyncio.sleep(board_module.AFTER_MEMORY + 2)
     with pytest.raises(ReplayedWebhookError):
         await desk.ring()
     assert len(desk.pool.agents) == 1
+
+
+async def test_a_call_that_the_carrier_sends_back_rings_again(desk: Desk) -> None:
+    first = await desk.up()
+    first.agent.says(link.HangUp("done"))
+    await asyncio.sleep(board_module.AFTER_MEMORY / 2)
+    second = await desk.up()
+    assert second.call.id != first.call.id
+    await asyncio.sleep(board_module.AFTER_MEMORY)  # the first end is forgotten; the second call is still up
+    assert second.call.live
+    second.hang_up()
+    assert isinstance(await desk.ring(), StreamAnswer)
 
 
 async def test_the_last_slot_goes_to_one_caller_only(desk: Desk) -> None:
