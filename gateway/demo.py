@@ -326,7 +326,7 @@ class Demo:
             [
                 ("recording", _shown(outcome.recording) if outcome.recording else "none"),
                 ("on the wire", _shown(self._home / "heard.wav")),
-                ("call record", f"offhook calls show {call_id[:12]} -c {_shown(self._home / 'config.yaml')}"),
+                ("call record", f"{_command()} calls show {call_id[:12]} -c {_shown(self._home / 'config.yaml')}"),
                 ("all of it", _shown(self._home / "demo.json")),
             ]
         )
@@ -372,6 +372,11 @@ def _read_stereo(path: Path) -> tuple[Samples, Samples]:
     _, _, data = read_wav(path)
     both = np.frombuffer(data, "<i2").reshape(-1, 2)
     return both[:, 0].copy(), both[:, 1].copy()
+
+
+def _command() -> str:
+    """How the reader runs offhook: as this process was, since an environment need not be on the path."""
+    return _shown(Path(sys.argv[0])) if Path(sys.argv[0]).name == "offhook" else "offhook"
 
 
 def _shown(path: Path) -> str:

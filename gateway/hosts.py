@@ -235,8 +235,7 @@ class AgentHost(asyncio.Protocol):
         self._transport = None
         if self._process is not None and not self.dead:
             # A host that closed its socket is of no use any more, whatever else it does.
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._signal(signal.SIGKILL)
 
     def write_audio(self, call: int, data: bytes) -> None:
         """Queue caller audio; a host that does not read loses it rather than fill our memory."""
@@ -283,8 +282,7 @@ class AgentHost(asyncio.Protocol):
             log.warning("agent host nears its memory limit", host=self.name, pid=self.pid, mb=self.rss_bytes >> 20)
         silent = now - self.last_beat
         if silent > self._limits.hung_after:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGUSR1)
+            self._signal(signal.SIGUSR1)
             self.kill(EndReason.AGENT_HUNG, f"no beat for {silent:.1f} s", grace=DUMP_GRACE)
 
     def kill(self, reason: EndReason, detail: str, *, grace: float = 0.0) -> None:
@@ -296,9 +294,13 @@ class AgentHost(asyncio.Protocol):
         if grace:
             self._loop.call_later(grace, self.kill, reason, detail)
             return
-        if self._process is not None and self._process.returncode is None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        # Not by Process.kill: it may reap the child under asyncio's watcher, and the exit code would be lost.
+        if self._process is not None and not self.dead:
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                os.kill(self.pid, number)
 
     def _lose_calls(self, reason: EndReason, detail: str) -> None:
         legs = list(self._legs.values())
@@ -328,8 +330,7 @@ class AgentHost(asyncio.Protocol):
                 async with asyncio.timeout(2.0):
                     await asyncio.shield(self._watcher)
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
+                self._signal(signal.SIGKILL)
                 await self._watcher
 
 
