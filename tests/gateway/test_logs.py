@@ -87,7 +87,7 @@ def test_numbers_keep_their_last_two_digits_wherever_they_stand(out: io.StringIO
     assert "555014" not in text
     assert "30123456" not in text
     assert "client:bob" not in text
-    assert text.count("42") == 3
+    assert text.count("*42") == 3  # with the star: the time of the line may have a 42, too
 
 
 @pytest.mark.parametrize(
