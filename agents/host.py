@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import logging
@@ -25,14 +24,12 @@ import structlog
 
 from offhook.agents import link
 from offhook.agents.frames import FrameWriter
+from offhook.agents.parent import die_with_parent
 from offhook.agents.registry import agent_class
 from offhook.agents.runtime import AgentSession
 from offhook.agents.vad import VadService
 
 logger = logging.getLogger("offhook.agents.host")
-
-PR_SET_PDEATHSIG: Final = 1
-"""prctl(2): signal this process when its parent dies."""
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -178,8 +175,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the gateway decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     _log_as_json()
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.setblocking(False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
@@ -37,7 +38,7 @@ WINDOW_SECONDS: Final = SileroModel.WINDOW / 8000
 Heard = Callable[[float], None]
 
 
-class VadStream:
+class VadStream(ABC):
     """One call's detector. Feed it int16 mono 8 kHz; the handlers are called on the event loop."""
 
     def __init__(self, gate: SpeechGate, on_started: Heard, on_stopped: Heard) -> None:
@@ -47,9 +48,9 @@ class VadStream:
         self.dropped = 0
         "Windows dropped because the model could not keep up."
 
+    @abstractmethod
     def feed(self, pcm: bytes, now: float) -> None:
         """Take audio that arrived at `now` (monotonic seconds)."""
-        raise NotImplementedError
 
     def _judge(self, probability: float, at: float) -> None:
         if self._closed:

@@ -8,14 +8,14 @@ from the agent to the playout; nothing in between waits for anything. Which stat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from offhook.agents import link
-from offhook.codecs.audio import L16_8K, AudioFormat
+from offhook.codecs.audio import L16_8K, PCMU, AudioFormat
 from offhook.codecs.convert import convert_all
 from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
 from offhook.gateway.media_socket import MediaWebSocketProtocol
@@ -52,6 +52,8 @@ APOLOGY: Final = 1 << 30
 TRANSFER_BUDGET: Final = 15.0
 """Seconds after which a transfer that the carrier accepted must have taken the stream away."""
 
+OFFERED: Final = PCMU
+"""What the agent is offered before the carrier's start says what it really is; nearly always this."""
 
 ORDERLY: Final = (1000, 1001)
 """Close codes of a carrier that ends the stream on purpose; Plivo says no more than that."""
@@ -66,13 +68,14 @@ class CallPlan:
 
     route: str
     agent: str
+    unready: Answer
+    "What the carrier is told when the agent is not ready in time, or refuses."
     record: bool = False
     fallback_transfer: str = ""
     may_transfer: Callable[[str], bool] = lambda number: False
     max_seconds: float = 3300.0
     apology: bytes = b""
     "int16 at 8 kHz; said when the agent is lost."
-    settings: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -114,6 +117,8 @@ class Call:
         self._close_code = 1006
         self._playout: Playout | None = None
         self._departure: _Departure | None = None
+        self._waiting_to_depart = False
+        self._transferring = False
         self._turns: dict[int, link.Turn] = {}
         self._first_sent: dict[int, float] = {}
         self._timers: list[asyncio.TimerHandle] = []
@@ -232,8 +237,7 @@ class Call:
         if self._lost is not None:
             self.agent_lost(*self._lost)
             return
-        offered = self._board.format_offered(self.provider)
-        self._tell(link.Answered(at=now, format="" if format == offered else str(format)))
+        self._tell(link.Answered(at=now, format="" if format == OFFERED else str(format)))
 
     def _start_recording(self, format: AudioFormat) -> None:
         self.recording = self._board.open_recording(self, format)
@@ -260,10 +264,8 @@ class Call:
             if departure.to and not self._transferring:
                 # The caller left before the transfer was asked for.
                 self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, "before the transfer")
-            elif departure.to or reason == "stop":
-                self._conclude(departure)
             else:
-                self.end(departure.reason, departure.by, departure.detail)
+                self._conclude(departure)
         elif reason == "protocol-error":
             self.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER)
         elif reason == "stop" or self._close_code in ORDERLY:
@@ -438,9 +440,6 @@ class Call:
         self._board.turn(self, turn, sent)
 
     # --- leaving
-
-    _waiting_to_depart = False
-    _transferring = False
 
     def _leave(self, departure: _Departure, after_speech: bool) -> None:
         if self.state is not CallState.LIVE:

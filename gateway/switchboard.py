@@ -18,10 +18,10 @@ from typing import Any, Final
 import structlog
 
 from offhook.agents import link
-from offhook.codecs.audio import PCMU, AudioFormat
-from offhook.gateway.call import Call, CallPlan
+from offhook.codecs.audio import AudioFormat
+from offhook.gateway.call import OFFERED, Call, CallPlan
 from offhook.gateway.call_state import CallState
-from offhook.gateway.config import Config, Fallback, Route
+from offhook.gateway.config import Closed, Config, Fallback, Route
 from offhook.gateway.hosts import AgentLeg, AgentPool
 from offhook.gateway.journal import Journal
 from offhook.gateway.latency import stages
@@ -168,21 +168,16 @@ class Switchboard:
         if route is None:
             return self._refuse(provider, incoming, EndReason.NO_ROUTE, None, RejectAnswer("rejected"))
         if not match.agent_name:
-            closed = route.closed
-            closing: Answer = RejectAnswer("busy")
-            if closed is not None and closed.say:
-                closing = SayAnswer(closed.say, closed.transfer or "")
-            elif closed is not None and closed.transfer:
-                closing = DialAnswer(closed.transfer)
+            closing = _instead(match.closed) or RejectAnswer("busy")
             return self._refuse(provider, incoming, EndReason.CLOSED_HOURS, route, closing)
         if self.draining:
-            fallback = _fallback_answer(route.fallback)
+            fallback = _instead(route.fallback)
             self._refuse(provider, incoming, EndReason.DRAINING, route, fallback or HangUpAnswer())
             if fallback is None:
                 raise DrainingError
             return fallback
         if self.active >= self.slots:
-            busy = _fallback_answer(route.fallback) or RejectAnswer("busy")
+            busy = _instead(route.fallback) or RejectAnswer("busy")
             return self._refuse(provider, incoming, EndReason.NO_CAPACITY, route, busy)
 
         call = Call(self, provider, incoming, self._plan(route, match.agent_name), uuid.uuid4().hex)
@@ -211,7 +206,7 @@ class Switchboard:
             ),
             agent=call.plan.agent,
             settings=spec.settings,
-            format=str(self.format_offered(call.provider)),
+            format=str(OFFERED),
             kind=spec.kind,
         )
         try:
@@ -234,6 +229,7 @@ class Switchboard:
         return CallPlan(
             route=route.number,
             agent=agent,
+            unready=_instead(route.fallback) or SayAnswer(DEFAULT_APOLOGY),
             record=self.config.records(route),
             fallback_transfer=fallback or "",
             may_transfer=lambda number: may_transfer(route, number),
@@ -311,10 +307,6 @@ class Switchboard:
 
     # --- media sockets
 
-    def owner(self, token: str) -> Call | None:
-        """The call a token belongs to."""
-        return self._tokens.owner(token, self._loop.time())
-
     def redeem(self, token: str) -> Call | None:
         """The call a token belongs to; the token is used up."""
         return self._tokens.redeem(token, self._loop.time())
@@ -336,10 +328,8 @@ class Switchboard:
     def agent_unready(self, call: Call, reason: EndReason, detail: str) -> None:
         """The agent was lost before the phone was answered: the caller gets the route's fallback."""
         log.error("agent not ready", call_id=call.id, agent=call.plan.agent, reason=reason, detail=detail)
-        route = next((route for route in self.config.routes if route.number == call.plan.route), None)
-        answer = _fallback_answer(route.fallback if route else None) or SayAnswer(DEFAULT_APOLOGY)
         if not call.answer.done():
-            call.answer.set_result(answer)
+            call.answer.set_result(call.plan.unready)
         call.end(reason, EndedBy.GATEWAY, detail, hang_up=False)
 
     def webhook_url(self, provider: Provider, kind: str) -> str:
@@ -350,10 +340,6 @@ class Switchboard:
     def after_url(self, provider: Provider) -> str:
         """Where the carrier asks how to go on."""
         return self.webhook_url(provider, "after")
-
-    def format_offered(self, provider: Provider) -> AudioFormat:
-        """What the agent is told before the carrier's start says what it really is."""
-        return PCMU
 
     def call_answered(self, call: Call) -> None:
         """The carrier's audio is connected."""
@@ -520,12 +506,13 @@ def apology_text(route: Route) -> str:
     return route.fallback.say if route.fallback is not None and route.fallback.say else DEFAULT_APOLOGY
 
 
-def _fallback_answer(fallback: Fallback | None) -> Answer | None:
-    if fallback is None:
+def _instead(plan: Fallback | Closed | None) -> Answer | None:
+    """What a caller gets in place of an agent; None when nothing was configured."""
+    if plan is None:
         return None
-    if fallback.say:
-        return SayAnswer(fallback.say, fallback.transfer or "")
-    return DialAnswer(fallback.transfer) if fallback.transfer else None
+    if plan.say:
+        return SayAnswer(plan.say, plan.transfer or "")
+    return DialAnswer(plan.transfer) if plan.transfer else None
 
 
 __all__ = ["DrainingError", "ReplayedWebhookError", "Switchboard", "apology_text"]

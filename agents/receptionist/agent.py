@@ -118,6 +118,10 @@ class Receptionist(Agent):
             )
         prerender(found.fixed_texts(), L16_8K)
 
+    @property
+    def _speaking(self) -> bool:
+        return any(not utterance.over for utterance in self._saying)
+
     # --- what happens on the line
 
     def on_audio(self, audio: bytes) -> None:
@@ -131,7 +135,7 @@ class Receptionist(Agent):
         self._sentence += self._frames  # also after a pause: the next word begins in there
         self._frames.clear()
         self._talking = True
-        if any(not utterance.over for utterance in self._saying):
+        if self._speaking:
             self.call.clear()
         self._events.put_nowait(_Started(at))
 
@@ -140,12 +144,12 @@ class Receptionist(Agent):
         self._events.put_nowait(_Stopped(at, time.monotonic()))
 
     def on_dtmf(self, digit: str) -> None:
-        if any(not utterance.over for utterance in self._saying):
+        if self._speaking:
             self.call.clear()
         self._events.put_nowait(_Key(digit))
 
     def on_utterance_ended(self, ended: Any) -> None:
-        if all(utterance.over for utterance in self._saying):
+        if not self._speaking:
             self._events.put_nowait(_Quiet())
 
     def on_order_refused(self, order: str, reason: str) -> None:
@@ -207,7 +211,7 @@ class Receptionist(Agent):
             if event is None:
                 if typing:
                     return self._talk.typed()
-                if not self._talking and all(utterance.over for utterance in self._saying):
+                if not self._talking and not self._speaking:
                     return self._talk.silent()
                 if len(self._sentence) * FRAME_MS >= MAX_SENTENCE * 1000:
                     # A line that never falls silent, such as a television: speak over it, and go by keys.

@@ -7,7 +7,6 @@ framed by its length: a request is a JSON head and the audio behind it, an answe
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import struct
 import sys
@@ -16,13 +15,11 @@ from typing import Any, BinaryIO, Final
 import msgspec
 import pocketsphinx
 
+from offhook.agents.parent import die_with_parent
 from offhook.codecs.convert import resample_all
 
 FRAME: Final = struct.Struct("!II")
 """Lengths of the head and of the audio."""
-
-PR_SET_PDEATHSIG: Final = 1
-"""prctl(2): die with the parent, even in the middle of a sentence."""
 
 MODEL_RATE: Final = 16000
 """The model that comes with pocketsphinx hears 16 kHz; telephone audio is converted up."""
@@ -97,8 +94,7 @@ def main() -> None:
     """Answer requests until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     worker = Worker()
     out = sys.stdout.buffer
     while (frame := read_frame(sys.stdin.buffer)) is not None:

@@ -86,4 +86,4 @@ def test_half_a_sample_is_refused_with_the_remedy(encode: Callable[[bytes], byte
 
 def test_importing_warns_of_nothing() -> None:
     script = "import offhook.codecs.g711, warnings; assert warnings.filters[0][0] == 'error', warnings.filters"
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+    assert subprocess.run([sys.executable, "-W", "error", "-c", script], check=False).returncode == 0

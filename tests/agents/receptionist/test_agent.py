@@ -236,6 +236,7 @@ async def test_a_number_is_typed_with_and_without_a_hash(ring: Ring, monkeypatch
     await line.hear("phone number")
     line.press("77777")
     await line.hear("7 7 7 7 7. Is that right?")
+    assert line.notes("callback") == []
 
 
 async def test_a_transfer_follows_the_last_word(ring: Ring) -> None:
@@ -288,6 +289,7 @@ async def test_a_key_ends_the_message(ring: Ring) -> None:
     await line.hear("(tone)")
     line.press("#")
     await line.hear("Your message is recorded.", timeout=2)
+    assert len(line.notes("message")) == 1
 
 
 async def test_a_silent_caller_is_asked_twice_and_let_go(ring: Ring) -> None:
@@ -388,5 +390,6 @@ async def test_a_line_that_never_falls_silent_is_spoken_over(ring: Ring, monkeyp
     for _ in range(60):
         line.session.agent.on_audio(b"\0" * 320)  # type: ignore[union-attr]
     await line.hear("Sorry")
+    assert line.of(link.Clear) == []
     line.press("2")
     await line.hear("We are open")
