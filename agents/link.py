@@ -77,6 +77,8 @@ class Offer(Message, frozen=True, tag="offer"):
     "Audio format of the link in both directions, such as pcmu/8000."
     kind: str = ""
     "The agent's kind, for the host that must find its class."
+    history: list[dict[str, Any]] = []
+    "What an earlier agent of this call had put into `Context`: the call goes on from there."
     version: int = VERSION
 
 
@@ -198,8 +200,10 @@ class Turn(Message, frozen=True, tag="turn"):
     "When the agent decided that the caller's turn is over."
     understood: float = 0.0
     "Final transcript."
+    first_token: float = 0.0
+    "First token of the reply out of the language model."
     reply_text: float = 0.0
-    "First token, or the sentence, of the reply."
+    "First sentence of the reply, complete enough to be spoken."
     reply_audio: float = 0.0
     "First audio of the reply out of the synthesiser."
 
@@ -209,6 +213,40 @@ class Note(Message, frozen=True, tag="note"):
 
     name: str
     data: dict[str, Any] = {}
+
+
+class Context(Message, frozen=True, tag="context"):
+    """The conversation so far, for the journal; an agent that takes the call over gets it as `Offer.history`."""
+
+    start: int
+    "Messages before this one stay, those from here on are replaced."
+    messages: list[dict[str, Any]] = []
+    "In the shape of OpenAI's chat messages."
+
+
+class Bed(Message, frozen=True, tag="bed"):
+    """Sound under everything that is said, in a loop, until the next Bed: ambience, hold music, ringback.
+
+    It is heard while nobody speaks as well; it never counts as speech.
+    """
+
+    sound: str = ""
+    "Digest of the audio; empty: silence."
+    audio: bytes = b""
+    "The loop in the link's format; left out when this call has had it already."
+    gain: float = 1.0
+
+
+class Service(Message, frozen=True, tag="service"):
+    """What a speech or language service did, for metrics and the record."""
+
+    role: Literal["stt", "llm", "tts"]
+    service: str
+    ttfb_ms: float = 0.0
+    "Time to the first result; 0 when there was none."
+    fault: str = ""
+    "Kind of the fault; empty: it went well."
+    detail: str = ""
 
 
 class Failed(Message, frozen=True, tag="failed"):
@@ -256,7 +294,23 @@ class Retire(Message, frozen=True, tag="host.retire"):
 
 
 ToAgent = Offer | Answered | Dtmf | UtteranceStarted | UtteranceEnded | OrderRefused | Over
-FromAgent = Ready | Refuse | Speak | Spoken | Clear | HangUp | Transfer | SendDtmf | Transcript | Turn | Note | Failed
+FromAgent = (
+    Ready
+    | Refuse
+    | Speak
+    | Spoken
+    | Clear
+    | HangUp
+    | Transfer
+    | SendDtmf
+    | Transcript
+    | Turn
+    | Note
+    | Context
+    | Bed
+    | Service
+    | Failed
+)
 ToHost = HostConfig | Retire
 FromHost = HostReady | Beat
 
