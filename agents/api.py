@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 from offhook.agents.link import CallInfo, UtteranceEnded
@@ -54,6 +54,8 @@ class AgentCall(ABC):
     info: CallInfo
     format: AudioFormat
     "What the carrier speaks; an agent whose own `format` is None gets just that."
+    history: list[dict[str, Any]]
+    "The conversation so far when this agent takes the call over from one that was lost; else empty."
 
     @abstractmethod
     def speak(self, audio: bytes = b"", *, text: str = "", last: bool = True) -> Utterance:
@@ -99,6 +101,18 @@ class AgentCall(ABC):
     def note(self, name: str, **data: Any) -> None:
         """Put an event of the agent's own into the call record."""
 
+    @abstractmethod
+    def remember(self, start: int, messages: list[dict[str, Any]]) -> None:
+        """Put the conversation from message `start` on into the journal, for an agent that must take the call over."""
+
+    @abstractmethod
+    def bed(self, audio: bytes = b"", gain: float = 1.0) -> None:
+        """Loop this sound, in the carrier's `format`, under everything from now on; empty: silence again."""
+
+    @abstractmethod
+    def service(self, role: Literal["stt", "llm", "tts"], name: str, ttfb: float, fault: str, detail: str) -> None:
+        """Report what a service did: seconds to its first result, or the kind of its fault."""
+
 
 class Agent:
     """Base of every agent. Override what you need; all handlers run on the agent host's event loop."""
@@ -108,6 +122,14 @@ class Agent:
 
     vad: Literal["silero", "webrtc", "none"] = "none"
     """Which voice activity detector calls `on_speech_started` and `on_speech_stopped`; may be set in __init__."""
+
+    vad_silence_ms: float = 320
+    """Silence after which `on_speech_stopped` comes; may be set in __init__. In the middle of sentences people pause
+    for longer than that."""
+
+    noise_filter: Callable[[bytes], bytes] | None = None
+    """What the caller's audio passes through before the detector and `on_audio`: int16 at 8 kHz, as much out as in.
+    May be set in __init__. The recording keeps the audio as it came."""
 
     def __init__(self, call: AgentCall, settings: dict[str, Any]) -> None:
         """Take the call and the agent's section of the configuration.

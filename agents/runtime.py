@@ -12,6 +12,7 @@ seconds, and the session is forgotten.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 import traceback
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class AgentSession(AgentCall):
         on_done: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = offer.call
+        self.history = offer.history
         self._wire = wire
         self._vad_service = vad
         self._on_done = on_done
@@ -70,6 +72,8 @@ class AgentSession(AgentCall):
         self._voice: Converter | None = None
         self._live: Converter | None = None
         self._to_vad: Callable[[bytes], bytes] | None = None
+        self._clean: Callable[[bytes], bytes] | None = None
+        self._beds: set[str] = set()
         self.agent: Agent | None = None
         try:
             self.agent = agent_class(self, offer.settings)
@@ -127,14 +131,20 @@ class AgentSession(AgentCall):
         same = wanted == self.format
         self._hear = None if same else Converter(self.format, wanted).convert
         self._live = None if same else Converter(wanted, self.format)
-        self._to_vad = None
+        self._to_vad = self._clean = None
+        if agent.noise_filter is not None:
+            decode, clean = Converter(self.format, L16_8K).convert, agent.noise_filter
+            self._clean = lambda data: clean(decode(data))
+            self._hear = None if wanted == L16_8K else Converter(L16_8K, wanted).convert
         if agent.vad not in ("silero", "webrtc", "none"):
             raise SettingsError(f"vad: {agent.vad!r} is not one of silero, webrtc, none")
         if agent.vad != "none":
-            if wanted != L16_8K:
+            if wanted != L16_8K and self._clean is None:
                 self._to_vad = Converter(self.format, L16_8K).convert
             if self._vad is None:
-                self._vad = self._vad_service.open(agent.vad, self._speech_started, self._speech_stopped)
+                self._vad = self._vad_service.open(
+                    agent.vad, self._speech_started, self._speech_stopped, silence_ms=agent.vad_silence_ms
+                )
 
     def _speech_started(self, at: float) -> None:
         if not self._over and self.agent is not None:
@@ -158,10 +168,13 @@ class AgentSession(AgentCall):
         agent = self.agent
         if agent is None or self._over:
             return
-        heard = self._hear(data) if self._hear is not None else data
-        if self._vad is not None:
-            self._vad.feed(heard if self._to_vad is None else self._to_vad(data), time.monotonic())
         try:
+            if self._clean is not None:
+                data = self._clean(data)
+            heard = self._hear(data) if self._hear is not None else data
+            if self._vad is not None:
+                plain = data if self._clean is not None else heard
+                self._vad.feed(plain if self._to_vad is None else self._to_vad(data), time.monotonic())
             agent.on_audio(heard)
         except Exception as error:  # the root of agent code; spelled out for the speed of the usual way
             self._task.cancel()
@@ -262,6 +275,18 @@ class AgentSession(AgentCall):
 
     def note(self, name: str, **data: Any) -> None:
         self._order(link.Note(name, data))
+
+    def remember(self, start: int, messages: list[dict[str, Any]]) -> None:
+        self._order(link.Context(start, messages))
+
+    def bed(self, audio: bytes = b"", gain: float = 1.0) -> None:
+        digest = hashlib.sha256(audio).hexdigest()[:16] if audio else ""
+        known = digest in self._beds
+        self._beds.add(digest)
+        self._order(link.Bed(digest, b"" if known else audio, gain))
+
+    def service(self, role: Literal["stt", "llm", "tts"], name: str, ttfb: float, fault: str, detail: str) -> None:
+        self._order(link.Service(role, name, round(ttfb * 1000, 1), fault, detail))
 
     def _order(self, message: link.FromAgent) -> None:
         if not self._over:

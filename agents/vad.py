@@ -128,13 +128,15 @@ class VadService:
         self._thread: threading.Thread | None = None
         self._model: SileroModel | None = None
 
-    def open(self, kind: Literal["silero", "webrtc"], on_started: Heard, on_stopped: Heard) -> VadStream:
+    def open(
+        self, kind: Literal["silero", "webrtc"], on_started: Heard, on_stopped: Heard, *, silence_ms: float = 320
+    ) -> VadStream:
         """A detector for one call."""
         if kind == "webrtc":
-            return _WebRtcStream(WebRtcVad.gate(), on_started, on_stopped)
+            return _WebRtcStream(WebRtcVad.gate(silence_ms), on_started, on_stopped)
         self.load()
         self._streams += 1
-        return _SileroStream(self, SpeechGate(), on_started, on_stopped)
+        return _SileroStream(self, SpeechGate(min_silence_ms=silence_ms), on_started, on_stopped)
 
     def load(self) -> None:
         """Load the Silero model now rather than with the first stream; takes some 50 ms."""

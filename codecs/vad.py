@@ -183,6 +183,6 @@ class WebRtcVad:
         return 1.0 if self._vad.is_speech(window, RATE) else 0.0
 
     @classmethod
-    def gate(cls) -> SpeechGate:
+    def gate(cls, min_silence_ms: float = 320) -> SpeechGate:
         """A gate to suit: one click keeps the detector on for some 100 ms, so speech must last longer."""
-        return SpeechGate(min_speech_ms=120, window_ms=cls.WINDOW_MS)
+        return SpeechGate(min_speech_ms=120, min_silence_ms=min_silence_ms, window_ms=cls.WINDOW_MS)

@@ -55,7 +55,7 @@ class ServiceSettings(BaseModel):
     "Tries after the first, as long as nothing of the answer has come."
 
 
-class Service(ABC):
+class Service:
     """What the three kinds have in common. Made from its own Settings, without touching the network."""
 
     Settings: ClassVar[type[ServiceSettings]] = ServiceSettings
@@ -153,7 +153,7 @@ class Transcription(ABC):
         """End the stream. Nothing is reported any more."""
 
 
-class SpeechToText(Service):
+class SpeechToText(Service, ABC):
     """A service that turns audio into text."""
 
     formats: tuple[AudioFormat, ...]
@@ -212,7 +212,7 @@ class FunctionSchema:
     "JSON Schema of an object."
 
 
-class LanguageModel(Service):
+class LanguageModel(Service, ABC):
     """A service that continues a conversation."""
 
     @abstractmethod
@@ -257,7 +257,7 @@ class Voice(ABC):
         """The call is over."""
 
 
-class TextToSpeech(Service):
+class TextToSpeech(Service, ABC):
     """A service that turns text into speech."""
 
     formats: tuple[AudioFormat, ...]

@@ -1,0 +1,1 @@
+"""The conversation engine: hears, decides whose turn it is, thinks, calls functions, speaks."""

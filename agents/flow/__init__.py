@@ -1,0 +1,1 @@
+"""The scripted agent: menus, questions and transfers, with no AI at all."""

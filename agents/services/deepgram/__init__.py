@@ -1,0 +1,1 @@
+"""Deepgram: Nova and Flux speech-to-text, Aura voices."""

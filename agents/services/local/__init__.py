@@ -1,0 +1,1 @@
+"""What needs no key and no network: the grammar recogniser, flite and espeak-ng."""

@@ -1,0 +1,1 @@
+"""Piper voices, from a voice file of the user's."""
