@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
-from importlib.metadata import entry_points
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Final, Self, get_args, get_origin
 from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -37,13 +34,29 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from offhook.agents.registry import BUILT_IN
-from offhook.gateway.config_source import ConfigError, Origin, Path, Problem, Source, dotted, read, typed
-from offhook.gateway.hours import Hours
-from offhook.gateway.numbers import NumberPattern, PhoneNumber, canonical
+from offhook.gateway.config_sections import (
+    DEFAULT_MAX_CALL_SECONDS,
+    AgentConfig,
+    AgentHosts,
+    Closed,
+    Drain,
+    Fallback,
+    Limits,
+    Listen,
+    Log,
+    RecordingConfig,
+    Route,
+    Section,
+    StoreConfig,
+    Tracing,
+    hint_of,
+)
+from offhook.gateway.config_source import ConfigError, Origin, Path, Problem, Source, dotted, read
+from offhook.gateway.numbers import canonical
 from offhook.providers import PROVIDERS, provider_class
 
 __all__ = [
+    "DEFAULT_MAX_CALL_SECONDS",
     "AgentConfig",
     "AgentHosts",
     "Closed",
@@ -58,6 +71,7 @@ __all__ = [
     "RecordingConfig",
     "Route",
     "StoreConfig",
+    "Tracing",
     "environment",
     "load",
     "locate_store",
@@ -66,211 +80,6 @@ __all__ = [
 
 MAX_FILE: Final = 4 * 1024 * 1024
 """Bytes of a configuration file: far above ten thousand routes."""
-
-DEFAULT_MAX_CALL_SECONDS: Final = 3300
-"""So that a drain fits into the hour that managed Kubernetes grants a node."""
-
-AGENT_KINDS: Final = "offhook.agents"
-"""The entry-point group in which packages register agent kinds."""
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, nothing changes after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
-
-
-class Listen(Section):
-    """Where the HTTP server listens."""
-
-    host: str = "127.0.0.1"
-    "Address to bind. `0.0.0.0` or `::` for every interface; keep a TLS proxy in front."
-    port: int = Field(default=8080, ge=0, le=65535)
-    "0 takes any free port."
-    trusted_proxies: list[str] = ["127.0.0.1", "::1"]
-    "Addresses or networks whose X-Forwarded-For is believed (for logs only; URLs are never taken from headers)."
-
-
-class AgentConfig(BaseModel):
-    """One agent. Every other key is a setting of the agent itself."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
-
-    kind: str
-    "A registered kind (`echo`, `receptionist`, `remote`, …) or `package.module:Class`."
-    isolation: Literal["host", "call", "inline"] = "host"
-    """host: a shared agent-host process; call: a process of its own, so that no other caller hears it block or die;
-    inline: the media process (it cannot be killed). Unset: host for kinds that come with offhook, else call."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            kind = data.get("kind")
-            settings = {key: typed(value) for key, value in data.items() if key not in ("kind", "isolation")}
-            return {"isolation": "host" if kind in BUILT_IN else "call"} | data | settings
-        return data
-
-    @field_validator("kind")
-    @classmethod
-    def _known_kind(cls, kind: str) -> str:
-        if ":" in kind:
-            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", kind):
-                raise PydanticCustomError(
-                    "agent_kind", "{kind} is not of the form package.module:Class", {"kind": repr(kind)}
-                )
-            return kind
-        known = sorted(point.name for point in entry_points(group=AGENT_KINDS))
-        if kind not in known:
-            raise PydanticCustomError(
-                "agent_kind",
-                "no agent kind {kind}; {hint} (a class of your own is written package.module:Class)",
-                {"kind": repr(kind), "hint": _hint(kind, known)},
-            )
-        return kind
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The agent's own settings: every key but `kind` and `isolation`."""
-        return dict(self.model_extra or {})
-
-
-class Fallback(Section):
-    """What happens to a caller whom no agent can serve. With both keys the text is said first."""
-
-    say: str = Field(default="", max_length=1000)
-    "A sentence in the carrier's own voice."
-    transfer: PhoneNumber | None = None
-    "A number to connect the caller to."
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.say and not self.transfer:
-            raise PydanticCustomError("fallback", "give `say`, `transfer`, or both")
-        return self
-
-
-class Closed(Section):
-    """What answers outside opening hours: another agent, or a sentence and/or a transfer."""
-
-    agent: str = ""
-    say: str = Field(default="", max_length=1000)
-    transfer: PhoneNumber | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _agent_alone(cls, data: Any) -> Any:
-        return {"agent": data} if isinstance(data, str) else data
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if bool(self.agent) == bool(self.say or self.transfer):
-            raise PydanticCustomError("closed", "give the name of an agent, or `say` and/or `transfer`")
-        return self
-
-
-class Route(Section):
-    """Which agent answers a number. The most specific route wins: exact, then the longest prefix, then `*`."""
-
-    number: NumberPattern
-    agent: str
-    "A name under `agents:`."
-    record: bool | None = None
-    "Record these calls in stereo; unset: as `recording.default` says."
-    hours: Hours | None = None
-    "Opening hours; unset: always open."
-    closed: Closed | None = None
-    "What answers outside `hours`; unset: the call is refused."
-    fallback: Fallback | None = None
-    "What a caller gets when the agent fails, is not ready in time, or the gateway is full."
-    allow_transfer: list[NumberPattern] = []
-    "Numbers the agent may transfer to. Empty: none."
-    ring_budget: float = Field(default=3.0, gt=0, le=30)
-    "Seconds the agent has to become ready while the phone rings."
-    max_duration: int | None = Field(default=None, gt=0)
-    "Longest call in seconds; unset: `limits.max_call_seconds`."
-
-    @model_validator(mode="after")
-    def _hours_for_closed(self) -> Self:
-        if self.closed is not None and self.hours is None:
-            raise PydanticCustomError("closed", "`closed` needs `hours`, or it never happens")
-        return self
-
-
-class Limits(Section):
-    """How much this process takes on."""
-
-    max_calls: int = Field(default=500, gt=0)
-    "Calls at once; one more is refused in the carrier's language."
-    max_call_seconds: int = Field(default=DEFAULT_MAX_CALL_SECONDS, gt=0)
-    "Longest call."
-
-
-class AgentHosts(Section):
-    """The processes agents run in."""
-
-    processes: int = Field(default=1, ge=1, le=64)
-    "Shared hosts (isolation: host)."
-    memory_mb: int = Field(default=1024, ge=64)
-    "Memory of one host; a host over it is ended and its calls fall back."
-    hung_after: float = Field(default=6.0, ge=1.0)
-    "Seconds without a sign of life after which a host is killed."
-    warm: int = Field(default=2, ge=0, le=64)
-    "Processes kept ready for agents with isolation: call."
-
-
-class Drain(Section):
-    """What SIGTERM means."""
-
-    deadline: int = Field(default=DEFAULT_MAX_CALL_SECONDS, ge=0)
-    "Seconds live calls have to end by themselves. Give the service manager two minutes more."
-
-
-class StoreConfig(Section):
-    """Where call records go."""
-
-    url: str = ""
-    "SQLAlchemy URL, `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; unset: calls.db in data_dir."
-
-    @field_validator("url")
-    @classmethod
-    def _async_driver(cls, url: str) -> str:
-        scheme, found, rest = url.partition("://")
-        drivers = {
-            "sqlite": "sqlite+aiosqlite",
-            "sqlite+aiosqlite": "sqlite+aiosqlite",
-            "postgres": "postgresql+asyncpg",
-            "postgresql": "postgresql+asyncpg",
-            "postgresql+asyncpg": "postgresql+asyncpg",
-        }
-        if not url:
-            return url
-        if not found or scheme not in drivers:
-            raise PydanticCustomError(
-                "store_url",
-                "{scheme} is no database offhook knows; write sqlite:///calls.db or postgresql://user:password@host/name",
-                {"scheme": repr(scheme)},
-            )
-        return f"{drivers[scheme]}://{rest}"
-
-
-class RecordingConfig(Section):
-    """Stereo recordings: left the caller, right the agent as heard."""
-
-    directory: FilePath | None = None
-    "Unset: recordings in data_dir."
-    default: bool = False
-    "Whether routes that do not say so record."
-
-
-class Log(Section):
-    """What is written to standard output."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "console"] = "auto"
-    "auto: console on a terminal, one JSON object a line elsewhere."
 
 
 def _carriers(value: Any) -> Any:
@@ -281,7 +90,7 @@ def _carriers(value: Any) -> Any:
     errors: list[InitErrorDetails] = []
     for name, section in value.items():
         if name not in PROVIDERS:
-            hint = {"carrier": repr(name), "hint": _hint(name, sorted(PROVIDERS))}
+            hint = {"carrier": repr(name), "hint": hint_of(name, sorted(PROVIDERS))}
             errors.append(
                 InitErrorDetails(
                     type=PydanticCustomError("carrier", "no carrier {carrier}; {hint}", hint),
@@ -323,6 +132,7 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     recording: RecordingConfig = RecordingConfig()
     log: Log = Log()
+    tracing: Tracing = Tracing()
 
     _secrets: frozenset[str] = PrivateAttr(default=frozenset())
     _directory: FilePath = PrivateAttr(default=FilePath())
@@ -354,7 +164,7 @@ class Config(Section):
                 names.append((("routes", index, "closed"), route.closed.agent))
             for loc, name in names:
                 if name not in self.agents:
-                    fault(loc, f"no agent {name!r} under `agents:`; {_hint(name, sorted(self.agents))}")
+                    fault(loc, f"no agent {name!r} under `agents:`; {hint_of(name, sorted(self.agents))}")
             first = numbers.setdefault(canonical(route.number), index)
             if first != index:
                 fault(("routes", index, "number"), f"routes[{first}] has this number already; remove one")
@@ -402,6 +212,7 @@ class Config(Section):
         found = set(self._secrets)
         for settings in self.carriers.values():
             found.update(_secrets_in(dict(settings)))
+        found.update(_secrets_in(self.tracing.headers))
         if password := urlsplit(self.store.url).password:
             found |= {password, unquote(password)}
         return frozenset(secret for secret in found if secret)
@@ -548,18 +359,11 @@ def _written(loc: tuple[str | int, ...]) -> Path:
     return tuple(part for part in loc if part != "[key]")
 
 
-def _hint(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, 1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known are {', '.join(known)}" if known else "there is none"
-
-
 def _message(kind: str, loc: tuple[str | int, ...], text: str) -> str:
     """What is wrong and what to do, for one of pydantic's errors."""
     if kind == "extra_forbidden":
         known = sorted(_fields(Config, loc[:-1]))
-        return f"unknown key; {_hint(str(loc[-1]), known)}" if known else "unknown key; remove it"
+        return f"unknown key; {hint_of(str(loc[-1]), known)}" if known else "unknown key; remove it"
     if kind == "missing":
         return "is missing; add it"
     if kind == "value_error":

@@ -247,7 +247,7 @@ def _fields(message: type[msgspec.Struct], docs: dict[tuple[str, str], str]) -> 
         elif field.default is msgspec.NODEFAULT:
             default = f"`{json.dumps(field.default_factory())}`"
         else:
-            default = f"`{json.dumps(field.default)}`"
+            default = f"`{msgspec.json.encode(field.default).decode()}`"
         meaning = _prose(docs.get((message.__name__, field.name), ""))
         yield f"| `{field.name}` | {_json_type(field.type)} | {default} | {meaning} |\n"
 
@@ -258,7 +258,7 @@ def _json_type(annotation: Any) -> str:
         return ", ".join(f"`{json.dumps(value)}`" for value in arguments)
     if origin is list:
         return "array"
-    known = {str: "string", int: "integer", float: "number", bool: "boolean"}
+    known = {str: "string", int: "integer", float: "number", bool: "boolean", bytes: "string of base64"}
     return known.get(annotation, "object")
 
 
