@@ -15,7 +15,7 @@ Third parties add a service with one class and one entry point, in the group `of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -43,7 +43,7 @@ class ServiceError(Exception):
 class ServiceSettings(BaseModel):
     """Settings that every service has; subclasses add their own. Times in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     service: str
     "Name of the entry point."
@@ -64,6 +64,8 @@ class Service:
         """Take an instance of the class's own Settings. Raises SettingsError when what they name is missing here."""
         self.name: str = settings.service
         "As it appears in records, metrics and errors."
+        self.limits: ServiceSettings = settings
+        "Its `timeout`, `stall` and `retries`, as `resilience` keeps them."
 
     async def warm(self) -> None:
         """Load models and open pools once a host, before its first call. Blocking work goes to a thread."""
@@ -216,7 +218,7 @@ class LanguageModel(Service, ABC):
     """A service that continues a conversation."""
 
     @abstractmethod
-    def reply(self, messages: Sequence[Message], functions: Sequence[FunctionSchema] = ()) -> AsyncIterator[Delta]:
+    def reply(self, messages: Sequence[Message], functions: Sequence[FunctionSchema] = ()) -> AsyncGenerator[Delta, None]:
         """Give the reply piece by piece; closing the iterator cancels it at the service.
 
         Raises, while iterated:
@@ -241,7 +243,7 @@ class Voice(ABC):
     """One call's voice."""
 
     @abstractmethod
-    def synthesize(self, text: str, *, previous: str = "") -> AsyncIterator[Spoken]:
+    def synthesize(self, text: str, *, previous: str = "") -> AsyncGenerator[Spoken, None]:
         """Speak one sentence; closing the iterator cancels it. One sentence at a time.
 
         Args:
