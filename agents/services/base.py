@@ -218,7 +218,9 @@ class LanguageModel(Service, ABC):
     """A service that continues a conversation."""
 
     @abstractmethod
-    def reply(self, messages: Sequence[Message], functions: Sequence[FunctionSchema] = ()) -> AsyncGenerator[Delta, None]:
+    def reply(
+        self, messages: Sequence[Message], functions: Sequence[FunctionSchema] = ()
+    ) -> AsyncGenerator[Delta, None]:
         """Give the reply piece by piece; closing the iterator cancels it at the service.
 
         Raises, while iterated:
