@@ -6,12 +6,18 @@ Levels are dBFS against a full-scale square wave (an RMS of 32768), so a full-sc
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SILENCE_DBFS", "WholeSamples", "dbfs", "gain", "mix", "rms", "silence", "tone"]
+with warnings.catch_warnings():
+    # As in g711: 3.11 and 3.12 warn of what `audioop-lts` brings back in 3.13.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import audioop
+
+__all__ = ["SILENCE_DBFS", "WholeSamples", "dbfs", "gain", "lay_under", "mix", "rms", "scale", "silence", "tone"]
 
 FULL_SCALE: Final = 32768
 
@@ -64,6 +70,23 @@ def mix(one: bytes, other: bytes) -> bytes:
     total = np.frombuffer(one, "<i2").astype(np.float64)
     total[: len(other) // 2] += np.frombuffer(other, "<i2")
     return _saturate(total)
+
+
+def scale(pcm: bytes, factor: float) -> bytes:
+    """Multiply every sample; what leaves the int16 range saturates. The fast way for a frame, rounding down."""
+    return audioop.mul(pcm, 2, factor)
+
+
+def lay_under(voice: bytes, bed: bytes) -> bytes:
+    """Add a bed to a voice of equal length without clipping: where both do not fit, the bed gives way.
+
+    The voice keeps its level; the bed is softened for this stretch to the room that the voice's peak leaves.
+    """
+    room = FULL_SCALE - 1 - audioop.max(voice, 2)
+    peak = audioop.max(bed, 2)
+    if peak > room:
+        bed = audioop.mul(bed, 2, max(0, room) / peak)
+    return audioop.add(voice, bed, 2)
 
 
 def silence(seconds: float, rate: int) -> bytes:

@@ -17,6 +17,7 @@ import structlog
 from offhook.agents import link
 from offhook.codecs.audio import L16_8K, PCMU, AudioFormat
 from offhook.codecs.convert import convert_all
+from offhook.gateway.bed import CallBeds
 from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
 from offhook.gateway.media_socket import MediaWebSocketProtocol
 from offhook.gateway.playout import Playout
@@ -116,6 +117,7 @@ class Call:
         self._socket: MediaWebSocketProtocol | None = None
         self._close_code = 1006
         self._playout: Playout | None = None
+        self._beds = CallBeds(board.sounds)
         self._departure: _Departure | None = None
         self._waiting_to_depart = False
         self._transferring = False
@@ -229,6 +231,7 @@ class Call:
         now = self.answered_at = self._loop.time()
         format = event.format
         self._playout = Playout(self._board.clock, self.stream, self, self)
+        self._playout.lay(self._beds.bed(format))
         self.note("call.answered", {"stream_id": event.stream_id, "format": str(format)}, sync=True)
         if self.plan.record:
             self._start_recording(format)
@@ -310,6 +313,8 @@ class Call:
             case link.Transcript(role, text):
                 if not (role == "agent" and message.utterance):  # those come with the utterance, as heard
                     self.note("transcript", {"role": role, "text": text, "utterance": message.utterance})
+            case link.Bed():
+                self._lay_bed(message)
             case link.Note(name, data):
                 self.note("agent.note", {"name": name, "data": data})
             case link.HangUp(reason, after_speech):
@@ -362,6 +367,9 @@ class Call:
             agent, self._agent = self._agent, None
             agent.event(link.Over(reason))
             self._board.retire(agent)
+            self._beds = CallBeds(self._board.sounds)
+            if self._playout is not None:
+                self._playout.lay(None)
 
     def _barge_in(self) -> None:
         playout = self._playout
@@ -373,6 +381,15 @@ class Call:
             heard = next((end.heard_ms for end in ends if end.outcome == "cut"), 0)
             self.note("barge_in", {"heard_ms": heard})
             self._board.barged_in(self)
+
+    def _lay_bed(self, message: link.Bed) -> None:
+        format = self.stream.format if self._playout is not None and self.stream is not None else OFFERED
+        try:
+            self._beds.receive(message, format)
+        except KeyError:
+            self.note("fault", {"kind": "unknown-bed", "detail": f"sound {message.sound!r} never came", "count": 1})
+        if self._playout is not None:
+            self._playout.lay(self._beds.bed(format))
 
     def _agent_transfer(self, to: str, after_speech: bool) -> None:
         if not self.plan.may_transfer(to):

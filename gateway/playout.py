@@ -16,6 +16,10 @@ play by the clock.
 Each utterance ends exactly once: `played` when its final mark is back, `cut` or `dropped` on a clear or when
 the call ends. Audio outside utterances (`live`) is passed on in order and never marked; when it cannot leave
 in time the oldest is dropped, for a caller wants what is said now.
+
+A bed (`gateway.bed`) is mixed under all that goes out, and goes out alone, `BED_AHEAD` ahead of real time, while
+there is nothing else. It is no speech: `play_end` is the end of what the agent said, `sent_end` that of
+everything, and only the next audio's place in the carrier's buffer goes by the latter.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from typing import Final, Literal, Protocol
 
 from offhook.agents.link import UtteranceEnded
 from offhook.codecs.audio import FRAME_MS, AudioFormat
+from offhook.gateway.bed import Bed
 from offhook.providers.base import MediaStream
 
 TICK: Final = FRAME_MS / 1000
@@ -33,6 +38,10 @@ TICK: Final = FRAME_MS / 1000
 
 MAX_AHEAD: Final = 0.200
 """Seconds of audio the carrier may hold: what an interruption must take back, and what a stall of ours may last."""
+
+BED_AHEAD: Final = 0.045
+"""Seconds of a bed alone that the carrier may hold: a word that is said now waits behind it. Two ticks, and what a
+tick may be late."""
 
 MARK_EVERY: Final = 0.5
 """Seconds of audio between two marks inside an utterance."""
@@ -162,8 +171,11 @@ class Playout:
         self._mark_number = 0
         self._lag = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._bed: Bed | None = None
         self.play_end = 0.0
-        "When, by the model, the carrier runs out of audio."
+        "When, by the model, the carrier has played all that the agent said."
+        self.sent_end = 0.0
+        "When it runs out of audio; later than `play_end` when a bed goes on."
         self.frames_sent = 0
         self.dropped_ms = 0
         "Agent audio dropped because nobody could have heard it in time, or because there was too much of it."
@@ -211,7 +223,7 @@ class Playout:
 
     def _live(self, data: bytes) -> None:
         now = self._loop.time()
-        if not self._queue and self._socket.writable and self.play_end - now < MAX_AHEAD:
+        if not self._queue and self._socket.writable and self.sent_end - now < MAX_AHEAD:
             self._out(data, now)
             return
         self._queue.append((None, data))
@@ -249,9 +261,13 @@ class Playout:
         if (sounding or self._marks) and not self.closed:
             for message in self._stream.clear(now):
                 self._socket.send(message)
+        if sounding or (self._bed is not None and self._marks):
+            if self._bed is not None:
+                self._bed.back(self._format.size(max(0.0, self.sent_end - now)))
+            self.sent_end = now
+            self._listener.audio_cut(now)
         if sounding:
             self.play_end = now
-            self._listener.audio_cut(now)
         utterances = list(self._utterances.values())
         self._utterances.clear()
         self._marks.clear()
@@ -263,8 +279,19 @@ class Playout:
             )
             ends.append(ended)
             self._listener.utterance_ended(ended, utterance.text)
+        if self._bed is not None and not self.closed:
+            self.pump(now)
         self._settle()
         return ends
+
+    def lay(self, bed: Bed | None) -> None:
+        """Put a bed under everything from now on; None: silence again."""
+        if self.closed:
+            return
+        self._bed = bed
+        if bed is not None:
+            self.pump(self._loop.time())
+            self._clock.add(self)
 
     def close(self) -> None:
         """The call is over: nothing goes out any more, every open utterance ends."""
@@ -321,10 +348,10 @@ class Playout:
     # --- sending
 
     def pump(self, now: float) -> bool:
-        """Send what may leave now; True while something waits that time alone will let go."""
+        """Send what may leave now; True while something waits that time alone will let go, as a bed always does."""
         queue = self._queue
         limit = now + MAX_AHEAD - TICK
-        while queue and self.play_end <= limit and self._socket.writable:
+        while queue and self.sent_end <= limit and self._socket.writable:
             utterance, data = queue[0]
             if utterance is None:
                 queue.popleft()
@@ -332,8 +359,12 @@ class Playout:
                 self._out(data, now)
             else:
                 if not self._pump_utterance(utterance, now):
-                    return True
-        return bool(queue)
+                    break
+        if self._bed is None:
+            return bool(queue)
+        while self.sent_end <= now + BED_AHEAD - TICK and self._socket.writable:
+            self._wire(self._bed.alone(self._frame), now)
+        return True
 
     def _pump_utterance(self, utterance: Utterance, now: float) -> bool:
         """Send one frame of the utterance at the head; False when it waits for more of itself."""
@@ -344,7 +375,7 @@ class Playout:
         if len(data) > frame:
             queue.appendleft((utterance, data[frame:]))
             data = data[:frame]
-        elif len(data) < frame and not utterance.closed and self.play_end - now > TICK:
+        elif len(data) < frame and not utterance.closed and self.sent_end - now > TICK:
             queue.appendleft((utterance, data))  # a part of a frame, and time to wait for the rest
             return False
         self._queued -= len(data)
@@ -365,8 +396,15 @@ class Playout:
         return True
 
     def _out(self, payload: bytes, now: float) -> float:
-        play_at = self.play_end if self.play_end > now else now
-        self.play_end = play_at + len(payload) / self._rate
+        if self._bed is not None:
+            payload = self._bed.under(payload)
+        play_at = self._wire(payload, now)
+        self.play_end = self.sent_end
+        return play_at
+
+    def _wire(self, payload: bytes, now: float) -> float:
+        play_at = self.sent_end if self.sent_end > now else now
+        self.sent_end = play_at + len(payload) / self._rate
         self.frames_sent += 1
         self._socket.send(self._stream.media(payload))
         self._listener.audio_sent(payload, play_at)
@@ -379,7 +417,7 @@ class Playout:
         if message is None:
             return False
         utterance.unmarked = 0
-        self._marks.append((name, utterance, utterance.sent, self.play_end))
+        self._marks.append((name, utterance, utterance.sent, self.sent_end))
         self._socket.send(message)
         return True
 
@@ -390,7 +428,7 @@ class Playout:
             self._settle()
             return
         if self._mark(utterance):
-            self._watch(self.play_end + MARK_GRACE)
+            self._watch(self.sent_end + MARK_GRACE)
         else:
             self._watch(self.play_end)
 

@@ -19,12 +19,13 @@ import structlog
 
 from offhook.agents import link
 from offhook.codecs.audio import AudioFormat
+from offhook.gateway.bed import Sounds
 from offhook.gateway.call import OFFERED, Call, CallPlan
 from offhook.gateway.call_state import CallState
 from offhook.gateway.config import Closed, Config, Fallback, Route
 from offhook.gateway.hosts import AgentLeg, AgentPool
 from offhook.gateway.journal import Journal
-from offhook.gateway.latency import stages
+from offhook.gateway.latency import Sent, split
 from offhook.gateway.metrics import Metrics
 from offhook.gateway.playout import PlayoutClock
 from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason
@@ -91,6 +92,7 @@ class Switchboard:
         self.config, self.providers, self.pool = config, providers, pool
         self.journal, self.recorder, self.metrics = journal, recorder, metrics
         self.clock = PlayoutClock()
+        self.sounds = Sounds()
         self.draining = False
         self._apologies = apologies
         self._router = Router(config)
@@ -375,9 +377,9 @@ class Switchboard:
             sync=True,
         )
 
-    def turn(self, call: Call, turn: link.Turn, first_sent: float) -> None:
-        """A reply left: the record and the histograms get where its time went."""
-        split = stages(turn, first_sent)
+    def turn(self, call: Call, turn: link.Turn, sent: Sent) -> None:
+        """A reply was heard: the record and the histograms get where its time went."""
+        found = split(turn, sent)
         call.note(
             "turn",
             {
@@ -385,14 +387,18 @@ class Switchboard:
                 "caller_stopped": turn.caller_stopped,
                 "turn_ended": turn.turn_ended,
                 "understood": turn.understood,
+                "first_token": turn.first_token,
                 "reply_text": turn.reply_text,
                 "reply_audio": turn.reply_audio,
-                "first_sent": first_sent,
-                "voice_to_voice_ms": split.total_ms,
-                "stages": split.stages_ms,
+                "first_sent": sent.first,
+                "first_voiced": sent.voiced,
+                "first_heard": sent.heard,
+                "voice_to_voice_ms": found.total_ms,
+                "stages": found.stages_ms,
+                "hearing_ms": found.hearing_ms,
             },
         )
-        self.metrics.turn(split.total_ms, split.stages_ms)
+        self.metrics.turn(found)
 
     def barged_in(self, call: Call) -> None:
         """The agent was interrupted."""

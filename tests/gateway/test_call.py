@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from offhook.agents import link
 from offhook.codecs.audio import PCMU
+from offhook.codecs.g711 import ulaw_to_pcm
 from offhook.codecs.pcm import tone
+from offhook.codecs.wav import read_wav
 from offhook.gateway import call as subject
 from offhook.gateway import switchboard as board_module
 from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
@@ -709,3 +712,65 @@ async def test_the_frame_totals_include_calls_that_have_ended(desk: Desk) -> Non
     line.hang_up()
     assert desk.board.totals() == live
     assert live[1] == 50
+
+
+# --- a bed
+
+BED = link.Bed("hum", b"\x70" * 8000)
+
+
+async def test_a_bed_is_heard_while_nobody_speaks_and_does_not_keep_the_call(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(BED)
+    await asyncio.sleep(1)
+    assert line.side.play(line.loop.time()).count(b"\x70") == pytest.approx(8000, abs=400)
+    line.agent.speaks(1, 0.5)
+    line.agent.says(link.HangUp())
+    at = line.loop.time()
+    await line.call.over
+    assert line.loop.time() - at == pytest.approx(0.5, abs=0.1)
+    assert desk.ended == [ended(EndReason.AGENT_HANGUP, EndedBy.AGENT)]
+
+
+async def test_a_bed_named_again_needs_no_audio_and_an_unknown_one_is_told(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(BED, link.Bed(), link.Bed("hum"))
+    await asyncio.sleep(0.2)
+    assert line.side.queued(line.loop.time())
+    line.agent.says(link.Bed("drum"))
+    await asyncio.sleep(0.2)
+    assert not line.side.queued(line.loop.time())
+    assert desk.journal.of("fault")[0]["kind"] == "unknown-bed"
+
+
+async def test_a_bed_laid_while_it_rings_is_heard_from_the_answer_on(desk: Desk) -> None:
+    await desk.ring()
+    desk.pool.agents[-1].says(BED)
+    line = await desk.up()
+    await asyncio.sleep(0.2)
+    assert line.side.queued(line.loop.time())
+
+
+async def test_the_bed_goes_with_the_agent_that_laid_it(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(BED)
+    await asyncio.sleep(0.2)
+    line.agent.says(link.Failed("ouch"))
+    await asyncio.sleep(0.5)
+    heard = line.side.play(line.loop.time())
+    assert heard.count(b"\x70") < 8000 * 0.3
+    await line.call.over
+
+
+@route(record=True)
+async def test_the_recording_has_the_bed(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(BED)
+    assert line.call.recording is not None
+    path = line.call.recording.path
+    await asyncio.sleep(1)
+    line.hang_up()
+    await line.call.over
+    await desk.recorder.close()
+    right = np.frombuffer(read_wav(path)[2], "<i2")[1::2]
+    assert np.count_nonzero(right == np.frombuffer(ulaw_to_pcm(b"\x70"), "<i2")[0]) > 7000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from offhook.agents.link import UtteranceEnded
 from offhook.codecs.audio import PCMU
 from offhook.gateway import playout as subject
+from offhook.gateway.bed import Bed
 from offhook.gateway.playout import Playout, PlayoutClock
 from offhook.providers.base import MarkReached, MediaStream
 from offhook.providers.carrier_side import CarrierSide, Cleared
@@ -288,3 +290,158 @@ async def test_the_recording_hears_one_clock(line: Line) -> None:
     assert line.cuts == [pytest.approx(0.3, abs=0.001)]
     first_of_two = next(at for at in starts if at > 0.495)
     assert first_of_two == pytest.approx(0.5, abs=0.03)
+
+
+# --- a bed
+
+
+def lay(line: Line, byte: int = 0x70) -> None:
+    line.playout.lay(Bed(bytes([byte]) * 1000, PCMU))
+
+
+@both
+async def test_a_bed_goes_on_alone_just_ahead_of_time(line: Line) -> None:
+    lay(line)
+    await asyncio.sleep(0.01)
+    for _ in range(100):
+        assert 0.004 < line.side.queued(line.loop.time()) <= subject.BED_AHEAD + 1e-6
+        await asyncio.sleep(0.0103)
+    assert line.playout.idle
+    assert not line.playout.speaking
+    assert not line.started
+    assert sum(size for _, size in line.audio) == pytest.approx(1.04 * 8000, abs=400)
+
+
+@both
+async def test_a_word_over_a_bed_waits_for_two_frames_at_most(line: Line) -> None:
+    lay(line)
+    waits = []
+    for id in range(1, 40):
+        await asyncio.sleep(0.237)
+        at = line.loop.time()
+        count = len(line.audio)
+        line.say(id, 0.05)
+        assert line.started[-1] == (id, at)
+        waits.append(line.audio[count][0] - at)
+    assert min(waits) >= 0
+    assert max(waits) <= subject.BED_AHEAD + 1e-6
+
+
+def test_that_wait_costs_little() -> None:
+    assert subject.BED_AHEAD <= 0.045
+
+
+@pytest.mark.parametrize("bed", [False, True])
+@both
+async def test_a_bed_changes_nothing_of_what_is_reported(line: Line, bed: bool) -> None:
+    if bed:
+        lay(line)
+    await asyncio.sleep(1)
+    at = line.loop.time()
+    line.say(1, 1.0)
+    assert line.playout.speaking
+    assert not line.playout.idle
+    await asyncio.sleep(1.15)
+    assert line.ended == [UtteranceEnded(1, "played", 1000, 1000)]
+    assert line.playout.idle
+    assert line.idle_at[0] - at == pytest.approx(1.0, abs=0.06)
+    line.say(2, 2.0)
+    await asyncio.sleep(0.8)
+    assert line.playout.clear()[0].heard_ms == pytest.approx(800, abs=50)
+    assert not line.playout.speaking
+
+
+@both
+async def test_a_bed_goes_on_at_once_after_a_clear(line: Line) -> None:
+    lay(line)
+    line.say(1, 2.0)
+    await asyncio.sleep(0.5)
+    line.playout.clear()
+    assert line.cleared == 0  # still on its way
+    sent = len(line.audio)
+    assert line.audio[-1][0] < line.loop.time() + subject.BED_AHEAD
+    await asyncio.sleep(1)
+    assert len(line.audio) - sent == pytest.approx(50, abs=2)
+    assert line.cleared == 1
+    assert line.side.queued(line.loop.time()) > 0.004
+
+
+async def test_a_clear_with_nobody_speaking_leaves_the_bed_alone(line: Line) -> None:
+    lay(line)
+    await asyncio.sleep(1)
+    line.playout.clear()
+    await asyncio.sleep(1)
+    assert line.cleared == 0
+    assert not line.cuts
+    starts = [at for at, _ in line.audio]
+    assert all(later - earlier == pytest.approx(0.02) for earlier, later in pairwise(starts))
+
+
+async def test_the_loop_goes_on_where_the_clear_took_it_back(line: Line) -> None:
+    line.playout.lay(Bed(bytes(range(250)) * 64, PCMU))
+    line.playout.audio(b"\xff" * 160)
+    line.say(1, 2.0)
+    await asyncio.sleep(0.5)
+    line.playout.clear()
+    assert line.playout._bed is not None
+    assert line.playout._bed._at == pytest.approx(8 * (500 + 40), abs=200)
+
+
+async def test_a_bed_fills_the_gaps_of_a_voice_that_comes_slowly(line: Line) -> None:
+    lay(line)
+    line.playout.speak(1, "")
+    for _ in range(10):
+        line.playout.audio(b"\x10" * 90)  # 11 ms every 30
+        await asyncio.sleep(0.03)
+    line.playout.spoken(1)
+    await asyncio.sleep(0.5)
+    assert line.ended[0].outcome == "played"
+    starts = [at + size / 8000 for at, size in line.audio]
+    begins = [at for at, _ in line.audio]
+    assert all(begin == pytest.approx(end) for end, begin in zip(starts, begins[1:], strict=False)), "no hole"
+
+
+async def test_live_audio_and_a_bed_go_out_together(line: Line) -> None:
+    lay(line)
+    for _ in range(50):
+        line.playout.audio(b"\x10" * 160)
+        await asyncio.sleep(0.02)
+    assert not line.playout.dropped_ms
+    assert len(line.audio) <= 53
+
+
+async def test_a_carrier_that_does_not_read_gets_no_old_bed(line: Line) -> None:
+    lay(line)
+    await asyncio.sleep(0.1)
+    line.writable = False
+    sent = len(line.audio)
+    await asyncio.sleep(2)
+    assert len(line.audio) == sent
+    line.writable = True
+    await asyncio.sleep(0.1)
+    assert len(line.audio) - sent <= 7
+
+
+async def test_a_bed_taken_away_leaves_the_tick_at_rest(line: Line) -> None:
+    lay(line)
+    await asyncio.sleep(0.5)
+    line.playout.lay(None)
+    await asyncio.sleep(0.1)
+    ticks, sent = line.clock.ticks, len(line.audio)
+    await asyncio.sleep(1)
+    assert (line.clock.ticks, len(line.audio)) == (ticks, sent)
+    line.playout.close()
+    lay(line)
+    await asyncio.sleep(0.1)
+    assert len(line.audio) == sent
+
+
+async def test_a_mark_that_follows_bed_frames_is_no_lag(line: Line) -> None:
+    lay(line)
+    line.playout.speak(1, "")
+    line.playout.audio(b"\x10" * 1600)
+    await asyncio.sleep(1)
+    line.playout.spoken(1)
+    await asyncio.sleep(0.2)
+    assert line.ended[0].outcome == "played"
+    assert line.playout._lag < 0.02
