@@ -1,0 +1,116 @@
+"""What the services reached by HTTP have in common: one pool of warm connections, patience, and what a fault means."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from email.utils import parsedate_to_datetime
+from functools import cache
+from ssl import SSLContext
+from typing import Final, TypeVar
+
+import httpx2
+import structlog
+
+from offhook.agents.services.base import FaultKind, ServiceError, ServiceSettings
+
+T = TypeVar("T")
+
+KEEP_ALIVE: Final = 60.0
+"""Seconds an unused connection is kept: longer than a caller speaks, so that his answer needs no new handshake;
+shorter than the idle limits of the big vendors' load balancers. (The library's own default is 5.)"""
+
+MAX_CONNECTIONS: Final = 400
+"""Per service and host; a call needs one, or two while a reply is prepared that may be thrown away."""
+
+MAX_DETAIL: Final = 300
+"""Characters of a service's own error text that go into ours: some send a page of HTML."""
+
+WARM_TIMEOUT: Final = 3.0
+"""Seconds a warming request may take: it runs while a phone rings, and nothing depends on it."""
+
+log = structlog.get_logger("offhook.agents.services")
+
+
+@cache
+def _tls() -> SSLContext:
+    """Certificates are read once a host: that takes 35 ms and is the same for all."""
+    return httpx2.create_ssl_context()
+
+
+def http_client() -> httpx2.AsyncClient:
+    """A pool of connections for one service. It has no timeouts of its own: `Patience` keeps them."""
+    limits = httpx2.Limits(
+        max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE
+    )
+    return httpx2.AsyncClient(verify=_tls(), limits=limits, timeout=None, follow_redirects=True)
+
+
+class Patience:
+    """How long to wait for the next thing of one answer: `timeout` until the first of worth, then `stall` for each."""
+
+    def __init__(self, service: str, settings: ServiceSettings) -> None:
+        self._service, self._settings = service, settings
+        self._deadline = asyncio.get_running_loop().time() + settings.timeout
+        self._begun = False
+
+    def begun(self) -> None:
+        """Something of the answer has come."""
+        self._begun = True
+
+    async def wait(self, coming: Awaitable[T]) -> T:
+        """Give what is coming.
+
+        Raises:
+            ServiceError: `timeout`; what was awaited has been cancelled.
+        """
+        until = asyncio.get_running_loop().time() + self._settings.stall if self._begun else self._deadline
+        try:
+            async with asyncio.timeout_at(until):
+                return await coming
+        except TimeoutError:
+            if self._begun:
+                why = f"stalled for {self._settings.stall:g} s"
+            else:
+                why = f"no first result within {self._settings.timeout:g} s"
+            raise ServiceError(self._service, "timeout", why) from None
+
+
+def kind_of(status: int) -> FaultKind:
+    """What an HTTP status says about the fault (RFC 9110 15). 408 and 5xx may pass; 4xx is our mistake."""
+    if status == 429:
+        return "rate_limited"
+    return "rejected" if 400 <= status < 500 and status != 408 else "unavailable"
+
+
+def refused(service: str, status: int, detail: object, headers: Mapping[str, str] | None = None) -> ServiceError:
+    """The error for an answer whose HTTP status is none of success."""
+    text = " ".join(str(detail).split())[:MAX_DETAIL]
+    return ServiceError(service, kind_of(status), f"{status} {text}".rstrip(), retry_after=retry_after(headers or {}))
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds the service asked us to wait, by Retry-After (RFC 9110 10.2.3) or `retry-after-ms`; else 0."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            return max(0.0, float(value) * unit)
+        except ValueError:
+            pass
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except ValueError:
+            continue
+    return 0.0
+
+
+async def warmed(service: str, request: Awaitable[object]) -> None:
+    """Make a request that costs nothing, for its connection alone; that it fails is logged and no more."""
+    try:
+        async with asyncio.timeout(WARM_TIMEOUT):
+            await request
+    except (ServiceError, TimeoutError) as error:
+        log.info("service.not_warmed", service=service, reason=str(error) or "no answer in time")

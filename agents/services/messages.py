@@ -1,0 +1,86 @@
+"""Making a conversation one that vendors accept, whatever interruptions have done to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from offhook.agents.services.base import Message
+
+NO_RESULT: Final = "There is no result: the function was cut off before it answered."
+"""Stands for the result that a call of a function never got."""
+
+CALLER_PRESENT: Final = "(The caller is on the line.)"
+"""Opens, as the caller, a conversation in which the agent spoke first, for vendors that ask for that order."""
+
+CALLER_SILENT: Final = "(The caller says nothing.)"
+"""Closes, as the caller, a conversation that ends with the agent, for vendors that would else continue its text."""
+
+KEYS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
+"""What of a message goes to a vendor; some refuse what they do not know."""
+
+
+def repaired(messages: Sequence[Message]) -> list[Message]:
+    """Give the conversation such that it is accepted everywhere; the messages given are left as they are.
+
+    * Every call of a function has exactly one result, right after the message that calls: a result that came later
+      is moved up, a missing one is made up, one that belongs to no call is left out.
+    * Arguments that are no JSON object become `{}`.
+    * Messages that say nothing are left out, and so are keys that are not OpenAI's.
+    """
+    results: dict[int, Message] = {}  # by the position of the call: (message, call) counted through
+    calls: list[tuple[str, int]] = []
+    waiting: dict[str, list[int]] = {}
+    for message in messages:
+        if message.get("role") == "assistant":
+            for call in message.get("tool_calls") or ():
+                waiting.setdefault(call.get("id", ""), []).append(len(calls))
+                calls.append((call.get("id", ""), len(calls)))
+        elif message.get("role") == "tool" and (places := waiting.get(message.get("tool_call_id", ""))):
+            results[places.pop(0)] = message
+
+    done: list[Message] = []
+    at = 0
+    for message in messages:
+        kept = {key: message[key] for key in KEYS if message.get(key) is not None}
+        called = kept.pop("tool_calls", None) or []
+        if kept.get("role") == "tool":
+            continue
+        if called:
+            done.append(
+                {**kept, "content": kept.get("content") or None, "tool_calls": [_sound(call) for call in called]}
+            )
+            for call in called:
+                result = results.get(at)
+                content = NO_RESULT if result is None else _text(result.get("content"))
+                done.append({"role": "tool", "tool_call_id": call.get("id", ""), "content": content})
+                at += 1
+        elif kept.get("content"):
+            done.append(kept)
+    return done
+
+
+def arguments_of(call: Message) -> dict[str, Any]:
+    """The arguments of one of `tool_calls`; empty when they are no JSON object."""
+    try:
+        found = json.loads(call["function"]["arguments"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _sound(call: Message) -> Message:
+    function = call.get("function") or {}
+    arguments = function.get("arguments")
+    if not (isinstance(arguments, str) and (arguments == "{}" or arguments_of(call))):
+        arguments = "{}"
+    return {
+        "id": call.get("id", ""),
+        "type": "function",
+        "function": {"name": function.get("name", ""), "arguments": arguments},
+    }
+
+
+def _text(content: object) -> str:
+    return content if isinstance(content, str) else "" if content is None else json.dumps(content, ensure_ascii=False)
