@@ -165,12 +165,18 @@ async def _attempts(
                         missed = f"no more for {limits.stall:g} s" if given else f"no result in {limits.timeout:g} s"
                         raise ServiceError(service.name, "timeout", missed) from error
                     if not given and vouches:
-                        breaker.succeeded()
                         report(role, service.name, clock() - began, "", "")
                     if isinstance(item, _End):
-                        return
+                        break
                     given = True
                     yield item
+                if vouches:
+                    breaker.succeeded()
+                return
+            except (GeneratorExit, asyncio.CancelledError):
+                if given and vouches:
+                    breaker.succeeded()  # well until now, and no more is wanted
+                raise
             except ServiceError as error:
                 now = clock()
                 if error.kind != "rejected":
