@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from offhook.gateway.journal import Entry
-from offhook.gateway.latency import STAGES
+from offhook.gateway.latency import HEARING, STAGE_HEADS, STAGES
 from offhook.gateway.logs import printable
 from offhook.gateway.records import CallRecord
 
@@ -20,6 +20,19 @@ MEDIUM, WIDE = 100, 140
 """Columns of a terminal from which a list has more columns, and shows them in full."""
 SHORT_ID: Final = 8
 """Letters of an id in a list; `calls show` takes the beginning of an id."""
+
+MARKS: Final = (
+    "caller_stopped",
+    "turn_ended",
+    "understood",
+    "first_token",
+    "reply_text",
+    "reply_audio",
+    "first_sent",
+    "first_voiced",
+    "first_heard",
+)
+"""The moments of a turn that the record keeps, in the order they should come."""
 
 STATUS_STYLE: Final = {
     "completed": "green",
@@ -63,20 +76,28 @@ def conversation(events: Sequence[Entry]) -> list[Line]:
 
 
 def turns(events: Sequence[Entry]) -> list[dict[str, Any]]:
-    """For every reply when it came and where its time went: at (s), total_ms, stages (ms)."""
+    """For every reply when it came and where its time went: at (s), total_ms, stages, hearing_ms, heard_ms, marks.
+
+    `at` and `marks` are seconds since the call was offered; a mark that did not happen is left out.
+    """
     start = _start(events)
-    return [
-        {
-            "at": round(event.mono - start, 3),
-            "utterance": event.data.get("utterance"),
-            "total_ms": _number(event.data, "voice_to_voice_ms"),
-            "stages": {
-                name: ms for name, ms in dict(event.data.get("stages") or {}).items() if isinstance(ms, int | float)
-            },
-        }
-        for event in events
-        if event.event == "turn"
-    ]
+    return [_turn(event, start) for event in events if event.event == "turn"]
+
+
+def _turn(event: Entry, start: float) -> dict[str, Any]:
+    data = event.data
+    marks = {name: round(at - start, 3) for name in MARKS if (at := _number(data, name))}
+    total, hearing = _number(data, "voice_to_voice_ms"), data.get("hearing_ms")
+    known = total > 0 and isinstance(hearing, int | float)
+    return {
+        "at": marks.get("first_voiced", marks.get("first_sent", round(event.mono - start, 3))),
+        "utterance": data.get("utterance"),
+        "total_ms": total,
+        "stages": {name: ms for name, ms in dict(data.get("stages") or {}).items() if isinstance(ms, int | float)},
+        "hearing_ms": hearing if known else None,
+        "heard_ms": round(total + _number(data, "hearing_ms"), 1) if known else None,
+        "marks": marks,
+    }
 
 
 def record_json(record: CallRecord) -> dict[str, Any]:
@@ -209,12 +230,15 @@ def _print_turns(console: Console, found: Sequence[dict[str, Any]]) -> None:
     console.print("\nTurns, in ms", style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("at", justify="right")
+    wide = console.width >= MEDIUM
     for stage in STAGES:
-        table.add_column(stage, justify="right", no_wrap=True)
+        table.add_column(stage if wide else STAGE_HEADS[stage], justify="right", no_wrap=True)
     table.add_column("total", justify="right", style="bold")
+    table.add_column(HEARING if wide else STAGE_HEADS[HEARING], justify="right", no_wrap=True)
     for turn in found:
         stages = [_rounded(turn["stages"].get(stage)) for stage in STAGES]
-        table.add_row(_clock(turn["at"], 1), *stages, _rounded(turn["total_ms"] or None) or "—")
+        hearing = _rounded(turn["hearing_ms"])
+        table.add_row(_clock(turn["at"], 1), *stages, _rounded(turn["total_ms"] or None) or "—", hearing)
     console.print(table)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from offhook.gateway.journal import Entry
+from offhook.gateway.latency import HEARING
 from offhook.qa.activity import RATE, Samples, Span
 from offhook.qa.match import Match, find, voiced_until
 from offhook.qa.measure import Reply
@@ -151,8 +152,8 @@ def turn_rows(
             TurnRow(
                 said,
                 reply.v2v_ms,
-                float(turn["voice_to_voice_ms"]) if turn else None,
-                {name: float(value) for name, value in turn["stages"].items()} if turn else {},
+                float(turn["voice_to_voice_ms"] + (turn["hearing_ms"] or 0.0)) if turn else None,
+                _stages(turn) if turn else {},
             )
         )
     return rows
@@ -164,10 +165,16 @@ def _overlaps(span: Span, reply: Reply) -> bool:
 
 def _turn_of(reply: Reply, turns: Sequence[Mapping[str, Any]], started: float) -> Mapping[str, Any] | None:
     def distance(turn: Mapping[str, Any]) -> float:
-        return abs(float(turn["first_sent"]) - started - reply.agent_began)
+        heard = turn["first_heard"] or turn["first_voiced"] or turn["first_sent"]
+        return abs(float(heard) - started - reply.agent_began)
 
     nearest = min(turns, key=distance, default=None)
     return nearest if nearest is not None and distance(nearest) <= SAME_REPLY_S else None
+
+
+def _stages(turn: Mapping[str, Any]) -> dict[str, float]:
+    stages = {name: float(value) for name, value in turn["stages"].items()}
+    return stages if turn["hearing_ms"] is None else stages | {HEARING: float(turn["hearing_ms"])}
 
 
 def judge(

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from offhook.codecs.pcm import dbfs
 from offhook.gateway.demo_judge import Check, TurnRow
-from offhook.gateway.latency import STAGES
+from offhook.gateway.latency import STAGE_HEADS
 from offhook.qa.activity import WINDOW_BYTES
 
 MAX_WIDTH: Final = 100
@@ -29,19 +29,10 @@ METER: Final = 16
 QUIETEST_DBFS: Final = -50.0
 LOUDEST_DBFS: Final = -12.0
 
-STAGE_HEADS: Final = {
-    "endpointing": "turn\nend",
-    "understanding": "words",
-    "thinking": "reply",
-    "synthesis": "voice",
-    "playout": "play",
-}
-"""Column heads of the stages of `gateway/latency.py`."""
-
 WIRE_AND_RECORD: Final = """\
     wire: the caller's last audible sample → the agent's first, as heard
-    record: the last frame that the detector took for voice → the first of
-    the reply, split into its stages"""
+    record: the last frame that the detector took for voice → the first voiced
+    one of the reply, as heard; the sum of its stages"""
 
 STYLES: Final = {"caller": "cyan", "agent": "green", "heard": "dim cyan"}
 
@@ -145,7 +136,7 @@ class Screen:
         table.add_column("    the caller said", no_wrap=True, overflow="ellipsis", max_width=31)
         table.add_column("wire", justify="right", style="bold", min_width=5)
         table.add_column("record", justify="right", min_width=6)
-        shown = [stage for stage in STAGES if any(stage in row.stages for row in rows)]
+        shown = [stage for stage in STAGE_HEADS if any(stage in row.stages for row in rows)]
         for stage in shown:
             head = STAGE_HEADS[stage]
             table.add_column(head, justify="right", style="dim", min_width=max(map(len, head.split())))

@@ -6,7 +6,7 @@ else is one method call here, its labelled children found once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Final, Protocol
@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from offhook.gateway.journal import JournalStats
-from offhook.gateway.latency import STAGES
+from offhook.gateway.latency import HEARING, STAGES, Split
 from offhook.providers import PROVIDERS
 from offhook.providers.base import FAULT_KINDS
 
@@ -132,11 +132,18 @@ class Metrics:
         self._faults = self._counter("offhook_carrier_faults", "Breaches of a carrier's protocol.", "carrier", "kind")
         self._turn = self._histogram(
             "offhook_voice_to_voice_seconds",
-            "From the caller's last voiced frame to the first frame of the reply.",
+            "From the caller's last voiced frame to the first voiced frame of the reply, as sent.",
             TURN_BUCKETS,
         )
-        stages = self._histogram("offhook_stage_seconds", "Stages of voice-to-voice.", STAGE_BUCKETS, "stage")
-        self._stages = {stage: stages.labels(stage) for stage in STAGES}
+        self._heard = self._histogram(
+            "offhook_voice_to_ear_seconds",
+            "From the caller's last voiced frame until the reply is heard: voice-to-voice and the stage hearing.",
+            TURN_BUCKETS,
+        )
+        stages = self._histogram(
+            "offhook_stage_seconds", "Stages of voice-to-voice, and of hearing after it.", STAGE_BUCKETS, "stage"
+        )
+        self._stages = {stage: stages.labels(stage) for stage in (*STAGES, HEARING)}
         self._barge_ins = self._counter("offhook_barge_ins", "Times a caller interrupted the agent.")
         self._barge_in = self._histogram(
             "offhook_barge_in_stop_seconds", "From the interruption to the clear sent to the carrier.", BARGE_IN_BUCKETS
@@ -175,13 +182,16 @@ class Metrics:
         """A carrier broke its protocol; `kind` as in `providers.base.FAULT_KINDS`."""
         self._child(self._faults, _carrier(carrier), kind if kind in FAULT_KINDS else OTHER).inc()
 
-    def turn(self, total_ms: float, stages_ms: Mapping[str, float]) -> None:
-        """A reply left. A total of 0 is a reply to nothing (a greeting) and is not counted."""
-        if total_ms > 0:
-            self._turn.observe(total_ms / 1000)
-            for stage, ms in stages_ms.items():
-                if stage in self._stages:
-                    self._stages[stage].observe(ms / 1000)
+    def turn(self, turn: Split) -> None:
+        """A reply was heard. A total of 0 is a reply to nothing (a greeting) and is not counted."""
+        if turn.total_ms <= 0:
+            return
+        self._turn.observe(turn.total_ms / 1000)
+        for stage, ms in turn.stages_ms.items():
+            self._stages[stage].observe(ms / 1000)
+        if turn.hearing_ms is not None and turn.heard_ms is not None:
+            self._stages[HEARING].observe(turn.hearing_ms / 1000)
+            self._heard.observe(turn.heard_ms / 1000)
 
     def barge_in(self, seconds: float | None = None) -> None:
         """The agent was interrupted; `seconds` of ours from knowing it to the clear, where it was measured."""

@@ -31,6 +31,7 @@ from typing import Final, Literal, Protocol
 from offhook.agents.link import UtteranceEnded
 from offhook.codecs.audio import FRAME_MS, AudioFormat
 from offhook.gateway.bed import Bed
+from offhook.gateway.latency import voice_onset
 from offhook.providers.base import MediaStream
 
 TICK: Final = FRAME_MS / 1000
@@ -65,6 +66,12 @@ class PlayoutListener(Protocol):
     def utterance_started(self, utterance: int, at: float) -> None:
         """Its first audio went to the carrier."""
 
+    def utterance_voiced(self, utterance: int, at: float) -> None:
+        """Its first voiced frame went to the carrier."""
+
+    def utterance_heard(self, utterance: int, at: float) -> None:
+        """That frame was heard at `at`, as marks or the model tell; said afterwards, before it is over."""
+
     def utterance_ended(self, ended: UtteranceEnded, text: str) -> None:
         """It is over."""
 
@@ -81,7 +88,19 @@ class PlayoutListener(Protocol):
 class Utterance:
     """One utterance on its way to the caller. Sizes in bytes of the stream's format."""
 
-    __slots__ = ("closed", "confirmed", "id", "marked", "received", "sent", "spans", "text", "unmarked")
+    __slots__ = (
+        "closed",
+        "confirmed",
+        "id",
+        "marked",
+        "received",
+        "sent",
+        "spans",
+        "text",
+        "unmarked",
+        "voice",
+        "voice_due",
+    )
 
     def __init__(self, id: int, text: str) -> None:
         self.id, self.text = id, text
@@ -97,6 +116,10 @@ class Utterance:
         "The agent gives no more audio."
         self.spans: deque[tuple[float, int, int]] = deque()
         "(model time of its first sample, `sent` before, `sent` after) of each piece that may not have been heard yet."
+        self.voice: int | None = None
+        "Where its voice begins, behind the silence that synthesisers begin with."
+        self.voice_due: float | None = None
+        "Model time of that place, from when it is known until it was heard."
 
 
 class PlayoutClock:
@@ -274,6 +297,7 @@ class Playout:
         ends = []
         for utterance in utterances:
             heard = self._heard_bytes(utterance, heard_until)
+            self._voice_heard(utterance, heard)
             ended = UtteranceEnded(
                 utterance.id, "cut" if heard else "dropped", self._ms(heard), self._ms(utterance.received)
             )
@@ -316,6 +340,7 @@ class Playout:
             if not cleared:
                 utterance.confirmed = max(utterance.confirmed, position)
                 self._lag = min(MAX_LAG, max(0.0, now - due))
+                self._voice_heard(utterance, position)
             if utterance.marked and position == utterance.sent and not self._pending(utterance):
                 self._finish(utterance, cleared, now)
             if known == name:
@@ -329,6 +354,7 @@ class Playout:
         if self._utterances.pop(utterance.id, None) is None:
             return
         heard = utterance.sent if not cleared else self._heard_bytes(utterance, now - self._lag)
+        self._voice_heard(utterance, heard)
         outcome: Literal["played", "cut", "dropped"] = "played" if not cleared else "cut" if heard else "dropped"
         ended = UtteranceEnded(utterance.id, outcome, self._ms(heard), self._ms(utterance.received))
         self._listener.utterance_ended(ended, utterance.text)
@@ -341,6 +367,12 @@ class Playout:
                 break
             heard = max(heard, min(after, before + self._format.size(until - play_at)))
         return heard
+
+    def _voice_heard(self, utterance: Utterance, heard: int) -> None:
+        """Tell when its voice was heard, now that `heard` bytes of it were."""
+        if utterance.voice_due is not None and utterance.voice is not None and heard > utterance.voice:
+            at, utterance.voice_due = utterance.voice_due + self._lag, None
+            self._listener.utterance_heard(utterance.id, at)
 
     def _ms(self, size: int) -> int:
         return round(size * 1000 / self._rate)
@@ -383,6 +415,10 @@ class Playout:
             self._listener.utterance_started(utterance.id, now)
         play_at = self._out(data, now)
         before = utterance.sent
+        if utterance.voice is None and (onset := voice_onset(data, self._format)) is not None:
+            utterance.voice = before + self._format.size(onset)
+            utterance.voice_due = play_at + onset
+            self._listener.utterance_voiced(utterance.id, now)
         utterance.sent += len(data)
         utterance.unmarked += len(data)
         spans = utterance.spans

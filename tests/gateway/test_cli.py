@@ -26,6 +26,7 @@ import offhook.gateway.server
 from offhook.gateway import cli
 from offhook.gateway.cli import app
 from offhook.gateway.journal import Journal
+from offhook.gateway.latency import STAGES
 from offhook.gateway.store import Shipper, Store
 
 CONFIG = """\
@@ -87,8 +88,13 @@ async def _fill(home: Path) -> None:
         note(
             "turn",
             utterance=2,
+            caller_stopped=mono - 1.0,
+            turn_ended=mono - 0.58,
+            first_voiced=mono - 0.358,
+            first_heard=mono - 0.27,
             voice_to_voice_ms=642.4,
             stages={"endpointing": 420.0, "understanding": 200.0, "synthesis": 21.0, "playout": 1.4},
+            hearing_ms=88.0,
         )
         wall, mono = wall + 2, mono + 2
         note("barge_in", heard_ms=1200)
@@ -289,7 +295,7 @@ def test_a_filter_that_fits_nothing_says_so(calls: None) -> None:
     assert run("calls", "list", "--number", "999").stderr == "No such calls.\n"
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [80, 100, 140])
 def test_one_call_is_shown_whole(calls: None, columns: int) -> None:
     result = run("calls", "show", "abc", COLUMNS=str(columns))
     assert result.exit_code == 0
@@ -307,11 +313,16 @@ def test_one_call_is_shown_whole(calls: None, columns: int) -> None:
         "We are open from eight to five.  (cut after 1.2 of 4.4 s)",
         "And on Saturday.  (not heard)",
         "caller  5  (key)",
-        "0:03.4          420            200                   21        1    642",
         " 0:00.000  call.offered       carrier=twilio",
         " 1:05.400  call.ended         status=completed",
     ):
         assert wanted in text, wanted
+    head, row = [line.split() for line in text.partition("Turns, in ms\n")[2].splitlines()[:2]]
+    if columns == 80:
+        assert head == ["at", "turn", "words", "token", "reply", "voice", "play", "total", "hear"]
+    else:
+        assert head == ["at", *STAGES, "total", "hearing"]
+    assert row == ["0:03.0", "420", "200", "21", "1", "642", "88"]
     assert "\x1b" not in text
 
 
@@ -322,10 +333,13 @@ def test_one_call_for_programs(calls: None) -> None:
     assert [line["role"] for line in found["conversation"]] == ["agent", "caller", "agent", "agent", "caller"]
     assert found["turns"] == [
         {
-            "at": 3.4,
+            "at": 3.042,
             "utterance": 2,
             "total_ms": 642.4,
             "stages": {"endpointing": 420.0, "understanding": 200.0, "synthesis": 21.0, "playout": 1.4},
+            "hearing_ms": 88.0,
+            "heard_ms": 730.4,
+            "marks": {"caller_stopped": 2.4, "turn_ended": 2.82, "first_voiced": 3.042, "first_heard": 3.13},
         }
     ]
     assert [event["event"] for event in found["events"]][:3] == ["call.offered", "call.answered", "recording.started"]

@@ -85,8 +85,9 @@ def journal(
     events: list[tuple[str, dict[str, Any]]] = [("call.offered", {})]
     events += [("utterance", {"id": n, "text": text, **end}) for n, (text, end) in enumerate(ends.items())]
     events += [("transcript", {"role": "caller", "text": text, "utterance": 0}) for text in caller]
-    stages = {"endpointing": 400.0, "synthesis": 190.0}
-    events.append(("turn", {"first_sent": STARTED + 3.49, "voice_to_voice_ms": 590.0, "stages": stages}))
+    stages = {"endpointing": 400.0, "synthesis": 100.0}
+    marks = {"first_sent": STARTED + 3.35, "first_voiced": STARTED + 3.4, "first_heard": STARTED + 3.49}
+    events.append(("turn", {**marks, "voice_to_voice_ms": 500.0, "stages": stages, "hearing_ms": 90.0}))
     events.append(("agent.note", {"name": "appointment", "data": {"day": day}}))
     events.append(("call.ended", {"reason": reason}))
     return [Entry("c1", n, event, 0.0, _mono(data), data) for n, (event, data) in enumerate(events)]
@@ -124,7 +125,7 @@ def test_replies_on_the_wire_find_their_turns_in_the_record() -> None:
     first, second = turn_rows(call(), SCRIPT, journal(), STARTED)
     assert (first.said, first.record_ms) == ("first", 590.0)
     assert first.wire_ms == pytest.approx(600, abs=20)
-    assert first.stages == {"endpointing": 400.0, "synthesis": 190.0}
+    assert first.stages == {"endpointing": 400.0, "synthesis": 100.0, "hearing": 90.0}
     assert (second.said, second.record_ms, second.stages) == ("second", None, {})
     assert second.wire_ms == pytest.approx(500, abs=20)
 

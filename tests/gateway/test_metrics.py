@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from offhook.gateway.journal import JournalStats
-from offhook.gateway.latency import STAGES
+from offhook.gateway.latency import HEARING, STAGES, Split
 from offhook.gateway.metrics import Metrics
 
 
@@ -67,14 +67,18 @@ def test_what_happens_is_counted_by_few_labels() -> None:
 
 def test_turns_are_split_into_stages() -> None:
     metrics = Metrics()
-    metrics.turn(640.0, {"endpointing": 400.0, "thinking": 240.0, "made_up": 1.0})
-    metrics.turn(0.0, {})
+    metrics.turn(Split(640.0, {"endpointing": 400.0, "thinking": 240.0}, 60.0))
+    metrics.turn(Split(360.0, {"endpointing": 360.0}))
+    metrics.turn(Split(0.0))
     found = samples(metrics)
-    assert found["offhook_voice_to_voice_seconds_count", ()] == 1
-    assert found["offhook_voice_to_voice_seconds_sum", ()] == 0.64
-    assert found["offhook_stage_seconds_sum", (("stage", "endpointing"),)] == 0.4
+    assert found["offhook_voice_to_voice_seconds_count", ()] == 2
+    assert found["offhook_voice_to_voice_seconds_sum", ()] == 1.0
+    assert found["offhook_voice_to_ear_seconds_count", ()] == 1
+    assert found["offhook_voice_to_ear_seconds_sum", ()] == 0.7
+    assert found["offhook_stage_seconds_sum", (("stage", "endpointing"),)] == 0.76
+    assert found["offhook_stage_seconds_sum", (("stage", "hearing"),)] == 0.06
     stages = {key[1][0][1] for key in found if key[0] == "offhook_stage_seconds_count"}
-    assert stages == set(STAGES)
+    assert stages == {*STAGES, HEARING}
 
 
 def test_nobody_outside_makes_up_labels() -> None:

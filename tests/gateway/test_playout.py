@@ -40,6 +40,8 @@ class Line:
         self.sent_at: list[float] = []
         self.cleared = 0
         self.started: list[tuple[int, float]] = []
+        self.voiced: list[tuple[int, float]] = []
+        self.heard: list[tuple[int, float]] = []
         self.ended: list[UtteranceEnded] = []
         self.audio: list[tuple[float, int]] = []
         self.cuts: list[float] = []
@@ -80,6 +82,12 @@ class Line:
 
     def utterance_started(self, utterance: int, at: float) -> None:
         self.started.append((utterance, at))
+
+    def utterance_voiced(self, utterance: int, at: float) -> None:
+        self.voiced.append((utterance, at))
+
+    def utterance_heard(self, utterance: int, at: float) -> None:
+        self.heard.append((utterance, at))
 
     def utterance_ended(self, ended: UtteranceEnded, text: str) -> None:
         self.ended.append(ended)
@@ -445,3 +453,57 @@ async def test_a_mark_that_follows_bed_frames_is_no_lag(line: Line) -> None:
     await asyncio.sleep(0.2)
     assert line.ended[0].outcome == "played"
     assert line.playout._lag < 0.02
+
+
+# --- where the voice of an utterance begins, and when it is heard
+
+
+@pytest.mark.parametrize("line", [("twilio", 0.04), ("plivo", 0.04)], indirect=True)
+async def test_the_voice_is_heard_behind_its_silence_and_the_way_to_the_carrier(line: Line) -> None:
+    now = line.loop.time()
+    line.playout.speak(1, "")
+    line.playout.audio(PCMU.silence * 5 + b"\xff" * 80 + b"\x10" * PCMU.size(0.7))
+    await asyncio.sleep(0.4)
+    assert line.voiced == [(1, now)]
+    assert line.heard == []  # no mark has come back
+    line.playout.spoken(1)
+    await asyncio.sleep(0.4)
+    line.playout.audio(b"")
+    [(id, at)] = line.heard
+    assert id == 1
+    # The trip there and the one back: on the caller's side it is heard 0.04 s earlier, and so was he by us.
+    assert at == pytest.approx(now + 0.11 + 0.08, abs=0.021)
+    await asyncio.sleep(0.5)
+    assert len(line.voiced) == len(line.heard) == 1
+
+
+@both
+async def test_each_utterance_has_a_voice_of_its_own_and_silence_has_none(line: Line) -> None:
+    now = line.loop.time()
+    line.say(1, 0.3)
+    line.playout.speak(2, "")
+    line.playout.audio(PCMU.silence * 10)
+    line.playout.spoken(2)
+    line.say(3, 0.3)
+    await asyncio.sleep(1.5)
+    assert [id for id, _ in line.voiced] == [1, 3]
+    assert [(id, pytest.approx(at, abs=0.011)) for id, at in line.heard] == [(1, now), (3, now + 0.5)]
+
+
+@both
+async def test_a_voice_that_was_taken_back_was_not_heard(line: Line) -> None:
+    line.playout.speak(1, "")
+    line.playout.audio(PCMU.silence * 8 + b"\x10" * PCMU.size(1.0))
+    await asyncio.sleep(0.1)
+    line.playout.clear()
+    assert (len(line.voiced), line.heard) == (1, [])
+
+
+async def test_a_voice_whose_mark_is_lost_is_heard_by_the_model(line: Line) -> None:
+    now = line.loop.time()
+    line.say(1, 0.4)
+    await asyncio.sleep(0.1)
+    line._carrier.cancel()
+    await asyncio.sleep(subject.MARK_GRACE + 0.5)
+    assert line.heard == [(1, pytest.approx(now))]
+    assert line.ended[0].outcome == "played"
