@@ -1,0 +1,112 @@
+"""What the three services of OpenAI's API share: where they are, the key, and what their errors mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+from pydantic import Field, SecretStr, field_validator
+
+from offhook.agents.api import SettingsError
+from offhook.agents.services.base import ServiceError, ServiceSettings
+from offhook.agents.services.http import MAX_DETAIL, http_client, refused
+
+OPENAI: Final = "https://api.openai.com/v1"
+
+NO_KEY: Final = "none"
+"""What is sent to a server that asks for no key: the SDK cannot send nothing."""
+
+
+class OpenAiSettings(ServiceSettings):
+    """Where the server is. For one of your own: `base_url: http://localhost:8000/v1`, no key, its own `model`."""
+
+    base_url: str = OPENAI
+    """Up to and with /v1. OpenAI in one region: https://eu.api.openai.com/v1."""
+    api_key: SecretStr | None = None
+    """OpenAI's own is taken from the environment variable OPENAI_API_KEY when it is not given."""
+    model: str | None = None
+    """Needed for servers that are not OpenAI's."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Sent with each request."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Put into the body of each request as they are, over what we put there."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is no URL: give it whole, such as http://localhost:8000/v1")
+        return url.rstrip("/")
+
+    @property
+    def official(self) -> bool:
+        """The server is OpenAI's own, in any region."""
+        host = urlsplit(self.base_url).hostname or ""
+        return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+
+def make_client(role: str, settings: OpenAiSettings) -> openai.AsyncOpenAI:
+    """Make the SDK's client over a pool of its own; nothing is contacted.
+
+    Raises:
+        SettingsError: the key is missing, or cannot be sent.
+    """
+    key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
+    if not key and settings.official:
+        key = os.environ.get("OPENAI_API_KEY", "")
+        if not key:
+            raise SettingsError(
+                f"{role}.api_key: missing: give OpenAI's key there or in the environment as OPENAI_API_KEY; "
+                "for a server of your own give base_url"
+            )
+    if not (key.isascii() and key.isprintable()):
+        raise SettingsError(f"{role}.api_key: it holds a character that no key has: copy it once more")
+    return openai.AsyncOpenAI(
+        api_key=key or NO_KEY,
+        base_url=settings.base_url,
+        default_headers=settings.headers,
+        max_retries=0,
+        timeout=None,
+        http_client=http_client(),
+    )
+
+
+def model_of(role: str, settings: OpenAiSettings, default: str) -> str:
+    """The model to ask for.
+
+    Raises:
+        SettingsError: the server is not OpenAI's, and the model not named.
+    """
+    if settings.model:
+        return settings.model
+    if not settings.official:
+        raise SettingsError(f"{role}.model: missing: name the model that {settings.base_url} serves")
+    return default
+
+
+@contextmanager
+def translated(service: str) -> Iterator[None]:
+    """Raise ServiceError for what the SDK raises."""
+    try:
+        yield
+    except openai.APIStatusError as error:
+        raise refused(service, error.status_code, error.message, error.response.headers) from error
+    except (openai.APITimeoutError, httpx2.TimeoutException) as error:
+        raise ServiceError(service, "timeout", str(error) or type(error).__name__) from error
+    except (openai.APIConnectionError, httpx2.TransportError) as error:
+        cause = error.__cause__ or error
+        raise ServiceError(service, "unavailable", str(cause) or type(cause).__name__) from error
+    except openai.APIError as error:  # an error told in the midst of a stream
+        status = int(error.code) if error.code is not None and error.code.isdigit() else 500
+        if "rate_limit" in f"{error.code} {error.type}":
+            status = 429
+        raise refused(service, status, error.message) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ServiceError(service, "bad_reply", f"no JSON in the stream: {error}"[:MAX_DETAIL]) from error

@@ -1,0 +1,166 @@
+"""Chat completions: OpenAI's own, and those of vLLM, Ollama, llama.cpp, Groq, Together and many more.
+
+https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from offhook.agents.services.base import (
+    Delta,
+    FunctionSchema,
+    LanguageModel,
+    Message,
+    ServiceError,
+    TextDelta,
+    Usage,
+)
+from offhook.agents.services.http import Patience, warmed
+from offhook.agents.services.messages import repaired
+from offhook.agents.services.openai.calls import CallAssembly
+from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated
+from offhook.agents.services.reasoning import SpokenText
+
+DEFAULT_MODEL: Final = "gpt-5.4-mini"
+"""Answers without reasoning first, unless asked to."""
+
+
+class OpenAi(LanguageModel):
+    """Any server that speaks OpenAI's chat completions."""
+
+    class Settings(OpenAiSettings):
+        """How the model is asked. What is not here goes into `options`, such as `reasoning_effort: none`."""
+
+        temperature: float | None = Field(default=None, ge=0, le=2)
+        """Not sent unless given: models that reason refuse it."""
+        max_tokens: int | None = Field(default=1000, ge=1)
+        """Longest reply. A thousand tokens are four minutes of speech; it ends models that never do."""
+        max_tokens_key: Literal["max_tokens", "max_completion_tokens"] | None = None
+        """What the server calls that; by itself the newer name for OpenAI's, the older one for others."""
+        ask_usage: bool = True
+        """Ask for the number of tokens; a few servers refuse the question."""
+        begins_thinking: bool = False
+        """The reply begins within reasoning that only `</think>` ends, as some chat templates have it."""
+
+    settings: Settings
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.settings = settings
+        self._model = model_of("llm", settings, DEFAULT_MODEL)
+        self._client = make_client("llm", settings)
+
+    async def warm(self) -> None:
+        """Open a connection by asking for the list of models."""
+        await warmed(self.name, self._models())
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def reply(
+        self, messages: Sequence[Message], functions: Sequence[FunctionSchema] = ()
+    ) -> AsyncGenerator[Delta, None]:
+        """See LanguageModel. Calls of functions come after the text, together."""
+        patience = Patience(self.name, self.settings)
+        reply = _Reply(self.name, self.settings.begins_thinking)
+        with translated(self.name):
+            stream = await patience.wait(self._client.chat.completions.create(**self._request(messages, functions)))
+            try:
+                while (chunk := await patience.wait(anext(stream, None))) is not None:
+                    text = reply.read(chunk)
+                    if reply.begun:
+                        patience.begun()
+                    if text:
+                        yield TextDelta(text)
+            finally:
+                await stream.close()
+        for delta in reply.finished():
+            yield delta
+
+    async def _models(self) -> None:
+        with translated(self.name):
+            await self._client.models.list()
+
+    def _request(self, messages: Sequence[Message], functions: Sequence[FunctionSchema]) -> dict[str, Any]:
+        settings = self.settings
+        key = settings.max_tokens_key or ("max_completion_tokens" if settings.official else "max_tokens")
+        request = {
+            "model": self._model,
+            "messages": repaired(messages),
+            "stream": True,
+            "extra_body": settings.options,
+        }
+        if settings.ask_usage:
+            request["stream_options"] = {"include_usage": True}
+        if settings.max_tokens is not None:
+            request[key] = settings.max_tokens
+        if settings.temperature is not None:
+            request["temperature"] = settings.temperature
+        if functions:
+            request["tools"] = [
+                {
+                    "type": "function",
+                    "function": {"name": one.name, "description": one.description, "parameters": one.parameters},
+                }
+                for one in functions
+            ]
+        return request
+
+
+class _Reply:
+    """What has come of a reply so far. The SDK checks no types: what a server leaves out or nulls is None here."""
+
+    def __init__(self, service: str, thinking: bool) -> None:
+        self._service = service
+        self._spoken = SpokenText(thinking=thinking)
+        self._calls = CallAssembly()
+        self._usage: Usage | None = None
+        self._finish: str | None = None
+        self.begun = False
+        "There is text to speak, or a call of a function has begun."
+
+    def read(self, chunk: Any) -> str:
+        """Take the next chunk and give what is to be spoken of it."""
+        if (usage := chunk.usage) is not None:
+            details = usage.prompt_tokens_details
+            cached = details.cached_tokens if details is not None else None
+            self._usage = Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached or 0)
+        text = ""
+        for choice in chunk.choices or ():
+            self._finish = choice.finish_reason or self._finish
+            if choice.delta is None:
+                continue
+            text += self._spoken.feed(_text_of(choice.delta.content))
+            for fragment in choice.delta.tool_calls or ():
+                self._calls.feed(fragment)
+                self.begun = True
+        self.begun = self.begun or bool(text)
+        return text
+
+    def finished(self) -> list[Delta]:
+        """What is left to give when the stream has ended.
+
+        Raises:
+            ServiceError: it ended before the reply did, or the reply was withheld.
+        """
+        if self._finish is None:
+            raise ServiceError(self._service, "bad_reply", "the stream ended before the reply did (no finish_reason)")
+        rest = self._spoken.end()
+        if self._finish == "content_filter" and not (self.begun or rest):
+            raise ServiceError(self._service, "rejected", "the reply was withheld by the content filter")
+        deltas: list[Delta] = [TextDelta(rest)] if rest else []
+        deltas += self._calls.finished()
+        if self._usage is not None:
+            deltas.append(self._usage)
+        return deltas
+
+
+def _text_of(content: Any) -> str:
+    """The text of a delta's content; Mistral's reasoning models send a list, with the reasoning apart."""
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+    return content or ""
