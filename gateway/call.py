@@ -20,6 +20,7 @@ from offhook.codecs.convert import convert_all
 from offhook.gateway.bed import CallBeds
 from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
 from offhook.gateway.media_socket import MediaWebSocketProtocol
+from offhook.gateway.orders import MAX_KEYS_AT_ONCE, Orders
 from offhook.gateway.playout import Playout
 from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason
 from offhook.providers.base import (
@@ -63,6 +64,10 @@ FROZEN: Final = 5.0
 """Seconds of silence before a socket broke that tell a frozen carrier (its pings went unanswered) from a reset."""
 
 
+NOT_UP: Final = "the call is not up"
+"""Why an order that came too early, or too late, is not carried out."""
+
+
 @dataclass(frozen=True)
 class CallPlan:
     """What the route says about a call."""
@@ -71,9 +76,10 @@ class CallPlan:
     agent: str
     unready: Answer
     "What the carrier is told when the agent is not ready in time, or refuses."
+    orders: Orders
+    "What the agent may have done."
     record: bool = False
     fallback_transfer: str = ""
-    may_transfer: Callable[[str], bool] = lambda number: False
     max_seconds: float = 3300.0
     apology: bytes = b""
     "int16 at 8 kHz; said when the agent is lost."
@@ -392,25 +398,38 @@ class Call:
             self._playout.lay(self._beds.bed(format))
 
     def _agent_transfer(self, to: str, after_speech: bool) -> None:
-        if not self.plan.may_transfer(to):
-            self.log.warning("transfer denied", to=to, route=self.plan.route)
-            self.note("transfer", {"to": to, "ok": False, "error": "not in the route's allow_transfer"})
-            self._tell(link.OrderRefused("transfer", "the route does not allow this number"))
+        if self.state is CallState.LEAVING:
+            return
+        refusal = self.plan.orders.transfer(to) if self.state is CallState.LIVE else NOT_UP
+        if refusal:
+            self.log.warning("transfer denied", to=to, route=self.plan.route, reason=refusal)
+            self.note("transfer", {"to": to, "ok": False, "error": refusal})
+            self._tell(link.OrderRefused("transfer", refusal))
             return
         self._leave(_Departure(EndReason.TRANSFERRED, EndedBy.AGENT, to=to), after_speech)
 
     def _send_dtmf(self, digits: str) -> None:
+        refusal = self.plan.orders.dtmf(digits) if self.state is CallState.LIVE else NOT_UP
+        if refusal:
+            self.log.warning("keys denied", route=self.plan.route, reason=refusal)
+            self._keys_pressed(digits, refusal)
+            return
         message = self.stream.send_dtmf(digits) if self.stream is not None else None
         if message is not None:
             self.send(message)
+            self._keys_pressed(digits, "")
         else:
             self._board.run(self._dtmf_by_api(digits), f"call-{self.id}:dtmf")
 
     async def _dtmf_by_api(self, digits: str) -> None:
-        if not await self._board.order(
-            self, "dtmf", self.provider.control.send_dtmf(self.incoming.carrier_call_id, digits)
-        ):
-            self._tell(link.OrderRefused("dtmf.send", f"{self.provider.name} cannot send DTMF on a live stream"))
+        order = self.provider.control.send_dtmf(self.incoming.carrier_call_id, digits)
+        ok = await self._board.order(self, "dtmf", order)
+        self._keys_pressed(digits, "" if ok else f"{self.provider.name} cannot send DTMF on a live stream")
+
+    def _keys_pressed(self, digits: str, error: str) -> None:
+        self.note("dtmf.send", {"digits": digits[:MAX_KEYS_AT_ONCE], "ok": not error, "error": error})
+        if error:
+            self._tell(link.OrderRefused("dtmf.send", error))
 
     # --- playout's side
 

@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path as FilePath
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from offhook.agents.registry import BUILT_IN
@@ -133,6 +133,24 @@ class Closed(Section):
         return self
 
 
+_KEY_PATTERN: Final = re.compile(r"[0-9A-D*#X]{0,64}\.?")
+
+
+def _keys_allowed(value: Any) -> Any:
+    """`allow_dtmf`: a truth value, or a list of patterns of keys."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list):
+        raise PydanticCustomError("allow_dtmf", 'write true, false, or a list of patterns such as ["1", "9XX#"]')
+    for pattern in map(str, value):
+        if not pattern or not _KEY_PATTERN.fullmatch(pattern.upper()):
+            message = "{value} is no pattern of keys; write 0-9, A-D, *, #, X for any number, and . at the end"
+            raise PydanticCustomError("allow_dtmf", message, {"value": repr(pattern)})
+    return [str(pattern).upper() for pattern in value]
+
+
 class Route(Section):
     """Which agent answers a number. The most specific route wins: exact, then the longest prefix, then `*`."""
 
@@ -149,6 +167,13 @@ class Route(Section):
     "What a caller gets when the agent fails, is not ready in time, or the gateway is full."
     allow_transfer: list[NumberPattern] = []
     "Numbers the agent may transfer to. Empty: none."
+    max_transfers: int = Field(default=3, ge=0, le=100)
+    "Transfers the agent may try on one call; one that succeeds is the last anyhow."
+    allow_dtmf: Annotated[bool | list[str], BeforeValidator(_keys_allowed)] = True
+    """Keys the agent may press: true for any, false for none, or patterns such as `["1", "9XX#", "*."]` (`X` is any
+    number from 0 to 9, `.` at the end stands for whatever follows)."""
+    max_dtmf: int = Field(default=100, ge=0, le=10_000)
+    "Keys the agent may press on one call."
     ring_budget: float = Field(default=3.0, gt=0, le=30)
     "Seconds the agent has to become ready while the phone rings."
     max_duration: int | None = Field(default=None, gt=0)

@@ -27,10 +27,11 @@ from offhook.gateway.hosts import AgentLeg, AgentPool
 from offhook.gateway.journal import Journal
 from offhook.gateway.latency import Sent, split
 from offhook.gateway.metrics import Metrics
+from offhook.gateway.orders import Orders
 from offhook.gateway.playout import PlayoutClock
 from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason
 from offhook.gateway.recording import Recorder, Recording, RecordingResult
-from offhook.gateway.routing import Router, may_transfer
+from offhook.gateway.routing import Router
 from offhook.gateway.tokens import Tokens
 from offhook.providers.base import (
     Answer,
@@ -232,9 +233,9 @@ class Switchboard:
             route=route.number,
             agent=agent,
             unready=_instead(route.fallback) or SayAnswer(DEFAULT_APOLOGY),
+            orders=Orders(route),
             record=self.config.records(route),
             fallback_transfer=fallback or "",
-            may_transfer=lambda number: may_transfer(route, number),
             max_seconds=float(self.config.max_duration(route)),
             apology=self._apologies.get(apology_text(route), b""),
         )

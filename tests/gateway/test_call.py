@@ -510,6 +510,35 @@ async def test_a_transfer_that_the_route_does_not_allow(desk: Desk) -> None:
     assert desk.journal.of("transfer")[0]["ok"] is False
 
 
+@route(allow_transfer=["*"], max_transfers=1)
+async def test_more_transfers_than_the_route_allows(desk: Desk) -> None:
+    line = await desk.up()
+    desk.control.fails = True
+    line.agent.says(link.Transfer("+15550123"))
+    await asyncio.sleep(0.1)
+    line.agent.says(link.Transfer("+15550123"))
+    first, second = line.agent.of(link.OrderRefused)
+    assert first.reason == "the carrier did not transfer the call"
+    assert second.reason == "the transfers that the route allows a call (1) have been tried"
+    assert desk.control.orders == [("transfer", "+15550123")]
+    assert [entry["ok"] for entry in desk.journal.of("transfer")] == [False, False]
+
+
+@route(allow_dtmf=["1X"])
+async def test_keys_that_the_route_does_not_allow(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(link.SendDtmf("2"), link.SendDtmf("12"))
+    [refused] = line.agent.of(link.OrderRefused)
+    assert (refused.order, refused.reason) == ("dtmf.send", "the route does not allow these keys")
+    assert desk.journal.of("dtmf.send")[0] == {"digits": "2", "ok": False, "error": refused.reason}
+    await asyncio.sleep(0.1)
+    assert desk.control.orders == [("dtmf", "12")]
+    line.agent.says(link.HangUp())
+    await asyncio.sleep(0.1)
+    line.agent.says(link.SendDtmf("12"))
+    assert len(desk.control.orders) == 2  # the second is the hang-up
+
+
 @route(allow_transfer=["*"])
 async def test_a_transfer_that_the_carrier_refuses_gives_the_call_back(desk: Desk) -> None:
     line = await desk.up()
