@@ -19,6 +19,7 @@ from offhook.codecs.audio import L16_8K, PCMU, AudioFormat
 from offhook.codecs.convert import convert_all
 from offhook.gateway.bed import CallBeds
 from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
+from offhook.gateway.latency import Sent, Turns
 from offhook.gateway.media_socket import MediaWebSocketProtocol
 from offhook.gateway.orders import MAX_KEYS_AT_ONCE, Orders
 from offhook.gateway.playout import Playout
@@ -127,8 +128,7 @@ class Call:
         self._departure: _Departure | None = None
         self._waiting_to_depart = False
         self._transferring = False
-        self._turns: dict[int, link.Turn] = {}
-        self._first_sent: dict[int, float] = {}
+        self._turns = Turns(self._turn_known)
         self._timers: list[asyncio.TimerHandle] = []
 
     def _step(self, step: Step) -> None:
@@ -314,13 +314,14 @@ class Call:
             case link.Clear():
                 self._barge_in()
             case link.Turn():
-                self._turns[message.utterance] = message
-                self._turn_known(message.utterance)
+                self._turns.turn(message)
             case link.Transcript(role, text):
                 if not (role == "agent" and message.utterance):  # those come with the utterance, as heard
                     self.note("transcript", {"role": role, "text": text, "utterance": message.utterance})
             case link.Bed():
                 self._lay_bed(message)
+            case link.Service():
+                self._board.service(self, message)
             case link.Note(name, data):
                 self.note("agent.note", {"name": name, "data": data})
             case link.HangUp(reason, after_speech):
@@ -435,14 +436,20 @@ class Call:
 
     def utterance_started(self, utterance: int, at: float) -> None:
         """The first audio of an utterance left."""
-        self._first_sent[utterance] = at
+        self._turns.started(utterance, at)
         self._tell(link.UtteranceStarted(utterance, at))
-        self._turn_known(utterance)
+
+    def utterance_voiced(self, utterance: int, at: float) -> None:
+        """The first voiced frame of an utterance left."""
+        self._turns.voiced(utterance, at)
+
+    def utterance_heard(self, utterance: int, at: float) -> None:
+        """The caller has heard it."""
+        self._turns.heard(utterance, at)
 
     def utterance_ended(self, ended: link.UtteranceEnded, text: str) -> None:
         """An utterance is over: the agent and the record are told."""
-        self._turns.pop(ended.utterance, None)
-        self._first_sent.pop(ended.utterance, None)
+        self._turns.ended(ended.utterance)
         self.note(
             "utterance",
             {
@@ -468,11 +475,7 @@ class Call:
             self._waiting_to_depart = False
             self._loop.call_soon(self._depart)
 
-    def _turn_known(self, utterance: int) -> None:
-        turn, sent = self._turns.get(utterance), self._first_sent.get(utterance)
-        if turn is None or sent is None:
-            return
-        del self._turns[utterance]
+    def _turn_known(self, turn: link.Turn, sent: Sent) -> None:
         self._board.turn(self, turn, sent)
 
     # --- leaving

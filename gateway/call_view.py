@@ -194,7 +194,13 @@ def _print_summary(console: Console, record: CallRecord) -> None:
     if record.voice_to_voice_p50_ms is not None:
         latency = f"p50 {_rounded(record.voice_to_voice_p50_ms)} ms, p95 {_rounded(record.voice_to_voice_p95_ms)} ms"
         row("voice to voice", latency, _counted(record.turns, "turn"))
-    counts = [(record.barge_ins, "barge-in"), (record.faults, "fault"), (record.agent_failures, "agent failure")]
+    counts = [
+        (record.barge_ins, "barge-in"),
+        (record.faults, "fault"),
+        (record.agent_failures, "agent failure"),
+        (record.takeovers, "take-over"),
+        (record.service_faults, "service fault"),
+    ]
     row("counted", *(_counted(count, word) for count, word in counts if count))
     if record.recording_status:
         row(

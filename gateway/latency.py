@@ -112,7 +112,7 @@ def split(turn: Turn, sent: Sent) -> Split:
             mark = max(at, marks[stage])
             stages[stage] = round((mark - at) * 1000, 1)
             at = mark
-    hearing = round((sent.heard - end) * 1000, 1) if sent.heard >= end else None
+    hearing = round((sent.heard - end) * 1000, 1) if 0 < end <= sent.heard else None
     return Split(round((end - start) * 1000, 1), stages, hearing)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from offhook.agents.link import Service
+from offhook.agents.services.base import FaultKind
 from offhook.gateway.journal import JournalStats
 from offhook.gateway.latency import HEARING, STAGES, Split
 from offhook.providers import PROVIDERS
@@ -27,8 +29,17 @@ _no_creation_times: Callable[[], None] = disable_created_metrics
 OTHER: Final = "other"
 """Stands for any label value that is in no list, so that nobody from outside can make up labels."""
 
+MAX_SERVICES: Final = 32
+"""Services that have a name in metrics; the others share one. A few roles with a few providers each."""
+
+MAX_SERVICE_NAME: Final = 64
+"""Characters of such a name."""
+
+SERVICE_FAULTS: Final = frozenset(get_args(FaultKind))
+
 TURN_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 8.0)
 STAGE_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 4.0)
+SERVICE_BUCKETS: Final = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.5, 5.0, 10.0)
 WEBHOOK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0)
 """Up to Twilio's limit of 15 s."""
 BARGE_IN_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -144,6 +155,20 @@ class Metrics:
             "offhook_stage_seconds", "Stages of voice-to-voice, and of hearing after it.", STAGE_BUCKETS, "stage"
         )
         self._stages = {stage: stages.labels(stage) for stage in (*STAGES, HEARING)}
+        self._first_results = self._histogram(
+            "offhook_service_first_result_seconds",
+            "Time of a speech or language service to its first result.",
+            SERVICE_BUCKETS,
+            "role",
+            "service",
+        )
+        self._service_faults = self._counter(
+            "offhook_service_faults", "Times a service did not do its work.", "role", "service", "fault"
+        )
+        self._services: set[str] = set()
+        self._takeovers = self._counter(
+            "offhook_takeovers", "Calls whose agent was lost and that were offered to another.", "outcome"
+        )
         self._barge_ins = self._counter("offhook_barge_ins", "Times a caller interrupted the agent.")
         self._barge_in = self._histogram(
             "offhook_barge_in_stop_seconds", "From the interruption to the clear sent to the carrier.", BARGE_IN_BUCKETS
@@ -192,6 +217,24 @@ class Metrics:
         if turn.hearing_ms is not None and turn.heard_ms is not None:
             self._stages[HEARING].observe(turn.hearing_ms / 1000)
             self._heard.observe(turn.heard_ms / 1000)
+
+    def service(self, report: Service) -> None:
+        """A service gave its first result, or failed. Names are the agents' own: the first MAX_SERVICES are kept."""
+        name = report.service
+        if name not in self._services:
+            if len(self._services) < MAX_SERVICES and len(name) <= MAX_SERVICE_NAME:
+                self._services.add(name)
+            else:
+                name = OTHER
+        if report.ttfb_ms > 0:
+            self._child(self._first_results, report.role, name).observe(report.ttfb_ms / 1000)
+        if report.fault:
+            fault = report.fault if report.fault in SERVICE_FAULTS else OTHER
+            self._child(self._service_faults, report.role, name, fault).inc()
+
+    def takeover(self, outcome: Literal["resumed", "failed"]) -> None:
+        """An agent took a lost one's call over, or none did."""
+        self._child(self._takeovers, outcome).inc()
 
     def barge_in(self, seconds: float | None = None) -> None:
         """The agent was interrupted; `seconds` of ours from knowing it to the clear, where it was measured."""

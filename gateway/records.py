@@ -56,6 +56,10 @@ class CallRecord:
     digits: int = 0
     faults: int = 0
     agent_failures: int = 0
+    service_faults: int = 0
+    "Times a speech or language service did not do its work."
+    takeovers: int = 0
+    "Agents that went on with the call where another was lost."
     recording_status: str = ""
     "Empty: not recorded."
     recording_path: str = ""
@@ -166,6 +170,12 @@ class CallFold:
     def _agent_failed(self, entry: Entry, data: dict[str, Any]) -> None:
         self.record.agent_failures += 1
 
+    def _service_fault(self, entry: Entry, data: dict[str, Any]) -> None:
+        self.record.service_faults += 1
+
+    def _resumed(self, entry: Entry, data: dict[str, Any]) -> None:
+        self.record.takeovers += 1
+
     def _transfer(self, entry: Entry, data: dict[str, Any]) -> None:
         if data.get("ok"):
             self.record.transferred_to = text(data.get("to"))
@@ -202,6 +212,8 @@ _HANDLERS: Final = {
     "dtmf": CallFold._dtmf,
     "fault": CallFold._fault,
     "agent.failed": CallFold._agent_failed,
+    "service.fault": CallFold._service_fault,
+    "resumed": CallFold._resumed,
     "transfer": CallFold._transfer,
     "recording.started": CallFold._recording_started,
     "recording.stopped": CallFold._recording_stopped,

@@ -65,6 +65,9 @@ _NEVER: Final = object()
 DEFAULT_APOLOGY: Final = "We are sorry. Something went wrong on our side. Please call again later."
 """Said when an agent is lost and the route has no `fallback.say` of its own."""
 
+MAX_DETAIL: Final = 500
+"""Characters of a service's fault that the record keeps."""
+
 STATUS_GRACE: Final = 2.0
 """Seconds between a "completed" callback and the end of a call whose stream did not end by itself."""
 
@@ -400,6 +403,13 @@ class Switchboard:
             },
         )
         self.metrics.turn(found)
+
+    def service(self, call: Call, report: link.Service) -> None:
+        """What a service did: counted, and its faults recorded."""
+        self.metrics.service(report)
+        if report.fault:
+            data = {"role": report.role, "service": report.service, "fault": report.fault}
+            call.note("service.fault", data | {"detail": report.detail[:MAX_DETAIL], "ttfb_ms": report.ttfb_ms})
 
     def barged_in(self, call: Call) -> None:
         """The agent was interrupted."""

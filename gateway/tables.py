@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA: Final = "0001"
+SCHEMA: Final = "0002"
 """The newest migration; a database that has it needs no alembic to start."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -81,6 +81,8 @@ CALLS: Final = sa.Table(
     _count("digits"),
     _count("faults"),
     _count("agent_failures"),
+    _count("service_faults"),
+    _count("takeovers"),
     _text("recording_status"),
     _text("recording_path"),
     sa.Column("recording_seconds", sa.Float),

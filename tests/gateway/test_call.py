@@ -449,13 +449,56 @@ async def test_where_the_time_of_a_reply_went(desk: Desk) -> None:
     line = await desk.up()
     await asyncio.sleep(1.0)
     now = line.loop.time()
-    line.agent.says(link.Turn(1, now - 0.6, now - 0.2, now - 0.15, now - 0.1, now - 0.01))
+    line.agent.says(link.Turn(1, now - 0.6, now - 0.2, now - 0.15, now - 0.1, now - 0.06, now - 0.01))
     line.agent.speaks(1, 0.5)
+    await asyncio.sleep(0.6)
     [turn] = desk.journal.of("turn")
     assert turn["voice_to_voice_ms"] == pytest.approx(600, abs=1)
     assert turn["stages"] == pytest.approx(
-        {"endpointing": 400, "understanding": 50, "thinking": 50, "synthesis": 90, "playout": 10}, abs=1
+        {"endpointing": 400, "understanding": 50, "thinking": 50, "phrasing": 40, "synthesis": 50, "playout": 10},
+        abs=1,
     )
+    assert turn["first_voiced"] == pytest.approx(now)
+    assert turn["first_heard"] == pytest.approx(now + turn["hearing_ms"] / 1000, abs=0.001)
+
+
+async def test_silence_before_the_voice_is_time_until_it_is_heard(desk: Desk) -> None:
+    line = await desk.up()
+    await asyncio.sleep(1.0)
+    now = line.loop.time()
+    line.agent.says(link.Turn(7, now - 0.5, now - 0.1, reply_audio=now), link.Speak(7, "Yes."))
+    line.call.agent_audio(PCMU.silence * 15 + b"\x11" * PCMU.size(1.0))
+    await asyncio.sleep(0.25)
+    assert desk.journal.of("turn") == []
+    line.agent.says(link.Spoken(7))
+    await asyncio.sleep(1.3)
+    [turn] = desk.journal.of("turn")
+    assert turn["first_sent"] == pytest.approx(now)
+    assert turn["first_voiced"] == pytest.approx(now + 0.12, abs=0.021)  # 0.2 s go ahead at once
+    assert turn["first_heard"] == pytest.approx(now + 0.3, abs=0.041)
+    assert sum(turn["stages"].values()) == pytest.approx(turn["voice_to_voice_ms"], abs=0.5)
+
+
+async def test_a_reply_that_is_cut_before_it_is_heard_has_no_hearing(desk: Desk) -> None:
+    line = await desk.up()
+    await asyncio.sleep(1.0)
+    now = line.loop.time()
+    line.agent.says(link.Turn(7, now - 0.5, now - 0.1), link.Speak(7, "Yes."))
+    line.call.agent_audio(PCMU.silence * 8 + b"\x11" * PCMU.size(1.0))
+    await asyncio.sleep(0.1)
+    line.agent.says(link.Clear())
+    [turn] = desk.journal.of("turn")
+    assert (turn["voice_to_voice_ms"], turn["first_heard"], turn["hearing_ms"]) == (pytest.approx(500), 0.0, None)
+
+
+async def test_the_faults_of_services_are_recorded_and_their_times_are_not(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(
+        link.Service("llm", "openai", ttfb_ms=240.0), link.Service("tts", "piper", fault="timeout", detail="d" * 9000)
+    )
+    assert desk.journal.of("service.fault") == [
+        {"role": "tts", "service": "piper", "fault": "timeout", "detail": "d" * 500, "ttfb_ms": 0.0}
+    ]
 
 
 # --- leaving

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from offhook.agents.link import Service
 from offhook.gateway.journal import JournalStats
 from offhook.gateway.latency import HEARING, STAGES, Split
-from offhook.gateway.metrics import Metrics
+from offhook.gateway.metrics import MAX_SERVICES, Metrics
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -89,6 +90,34 @@ def test_nobody_outside_makes_up_labels() -> None:
     found = samples(metrics)
     assert found["offhook_carrier_faults_total", (("carrier", "other"), ("kind", "other"))] == 50
     assert found["offhook_unauthorized_total", (("carrier", "other"),)] == 50
+
+
+def test_services_are_measured_and_their_names_bounded() -> None:
+    metrics = Metrics()
+    metrics.service(Service("llm", "openai", ttfb_ms=250.0))
+    metrics.service(Service("llm", "openai", fault="timeout", detail="5 s"))
+    metrics.service(Service("tts", "openai", ttfb_ms=90.0, fault="unavailable"))
+    metrics.service(Service("stt", "x" * 1000, fault="made up"))
+    for n in range(100):
+        metrics.service(Service("stt", f"service-{n}", ttfb_ms=100.0))
+    found = samples(metrics)
+    openai = (("role", "llm"), ("service", "openai"))
+    assert found["offhook_service_first_result_seconds_sum", openai] == 0.25
+    assert found["offhook_service_faults_total", (("fault", "timeout"), *openai)] == 1
+    assert found["offhook_service_faults_total", (("fault", "other"), ("role", "stt"), ("service", "other"))] == 1
+    assert found["offhook_service_first_result_seconds_count", (("role", "tts"), ("service", "openai"))] == 1
+    named = {dict(key[1])["service"] for key in found if key[0] == "offhook_service_first_result_seconds_count"}
+    assert len(named) == MAX_SERVICES + 1
+    assert found["offhook_service_first_result_seconds_count", (("role", "stt"), ("service", "other"))] == 69
+
+
+def test_take_overs_are_counted_by_how_they_went() -> None:
+    metrics = Metrics()
+    metrics.takeover("resumed")
+    metrics.takeover("failed")
+    found = samples(metrics)
+    assert found["offhook_takeovers_total", (("outcome", "resumed"),)] == 1
+    assert found["offhook_takeovers_total", (("outcome", "failed"),)] == 1
 
 
 def test_the_media_path_is_read_when_somebody_scrapes() -> None:
