@@ -1,0 +1,140 @@
+"""Who of several agents is talking, and what each may do: their prompts, models, voices and functions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from offhook.agents.conversation.ears import best_format
+from offhook.agents.conversation.mind import Mind, Persona
+from offhook.agents.conversation.settings import PersonaSettings, ServiceSection
+from offhook.agents.conversation.speaker import CallVoice
+from offhook.agents.functions.base import CallControl, Function, FunctionFailed
+from offhook.agents.functions.call_tools import call_tools
+from offhook.agents.functions.http import http_function
+from offhook.agents.functions.python import functions_of
+from offhook.agents.functions.runner import FunctionRunner
+from offhook.agents.services.base import FunctionSchema, ServiceError
+from offhook.agents.services.resilience import ResilientModel, ResilientTextToSpeech
+from offhook.agents.services.shared import services_of, warm
+from offhook.codecs.audio import PCMU
+
+if TYPE_CHECKING:
+    from offhook.agents.conversation.assistant import Assistant
+
+MAIN: Final = "main"
+"""The assistant itself, among its agents."""
+
+
+class Cast:
+    """The agents of one call. The main one speaks first; each may hand the caller to another."""
+
+    def __init__(self, assistant: Assistant, control: CallControl) -> None:
+        self._assistant, self._control = assistant, control
+        self._options = options = assistant.options
+        self._mind: Mind = assistant.mind
+        self._call = assistant.call
+        self._voices: dict[str, CallVoice] = {}
+        self._tools = [
+            *functions_of(assistant),
+            *(http_function(tool) for tool in options.tools),
+            *call_tools(options.call_tools, transfer_to=options.transfer_to),
+        ]
+        self.personas: dict[str, Persona] = {}
+        self._sections = {MAIN: options.tts}
+        self.personas[MAIN] = self._persona(MAIN, options.prompt, options.llm, self._tools)
+        for name, persona in options.agents.items():
+            self._sections[name] = persona.tts or options.tts
+            tools = self._tools if persona.tools is None else [http_function(tool) for tool in persona.tools]
+            self.personas[name] = self._persona(name, persona.prompt, persona.llm or options.llm, tools)
+        self._mind.persona = self.personas[MAIN]
+
+    def _persona(self, name: str, prompt: str, llm: list[ServiceSection], tools: list[Function]) -> Persona:
+        runner = FunctionRunner(
+            [*tools, *self._hand_offs(name)],
+            self._control,
+            slow_after=self._options.filler_after,
+            on_slow=self._mind.slow,
+            on_background=self._mind.background_result,
+        )
+        text = f"{self._filled_in(prompt)}\n\n{self._options.manner}".strip()
+        return Persona(name, text, ResilientModel(services_of("llm", llm), self._call.service), runner)
+
+    def _filled_in(self, prompt: str) -> str:
+        info = self._call.info
+        values = {
+            **info.parameters,
+            "from": info.from_number,
+            "to": info.to_number,
+            "now": datetime.now().astimezone().strftime("%A, %d %B %Y, %H:%M"),
+        }
+        for name, value in values.items():
+            prompt = prompt.replace("{{" + name + "}}", value)
+        return prompt
+
+    # --- voices
+
+    async def open(self) -> None:
+        """Connect the main agent's voice while the phone rings. Raises ServiceError."""
+        for service in services_of("llm", self._options.llm):
+            await warm(service)
+        await self._give_voice(self.personas[MAIN])
+
+    async def _give_voice(self, persona: Persona) -> None:
+        section = self._sections[persona.name]
+        key = repr(section)
+        if key not in self._voices:
+            services = services_of("tts", section)
+            for service in services:
+                await warm(service)
+            tts = ResilientTextToSpeech(services, self._call.service)
+            # The format is the carrier's as it was offered; should it turn out otherwise, lines are converted.
+            format = best_format(tts.formats, PCMU)
+            self._voices[key] = CallVoice(key, await tts.open(format), format)
+        persona.voice = self._voices[key]
+
+    async def close(self) -> None:
+        """The call is over. Functions that are to be kept get their time."""
+        for persona in self.personas.values():
+            await persona.runner.close()
+        for voice in self._voices.values():
+            await voice.voice.close()
+
+    # --- handing over
+
+    def _hand_offs(self, name: str) -> list[Function]:
+        described = {
+            MAIN: PersonaSettings(prompt="", description="The agent who took the call."),
+            **self._options.agents,
+        }
+        mine = self._options.agents.get(name)
+        allowed = mine.hands_off_to if mine is not None else None
+        return [
+            Function(
+                FunctionSchema(
+                    f"hand_off_to_{other}",
+                    f"Hand the caller over to another agent, who hears everything said so far. {persona.description}",
+                    {
+                        "type": "object",
+                        "properties": {"reason": {"type": "string", "description": "Why, in a few words."}},
+                    },
+                ),
+                partial(self._hand_off, other, persona.greeting),
+                then="listen" if persona.greeting else "reply",
+            )
+            for other, persona in described.items()
+            if other != name and (allowed is None or other in allowed)
+        ]
+
+    async def _hand_off(self, to: str, greeting: str, arguments: dict[str, Any], control: CallControl) -> str:
+        persona = self.personas[to]
+        try:
+            await self._give_voice(persona)
+        except ServiceError as error:
+            raise FunctionFailed(f"The other agent is not available: {error}") from error
+        control.note("hand_off", to=to, reason=str(arguments.get("reason", ""))[:200])
+        self._mind.persona = persona
+        if greeting:
+            self._mind.line(greeting)
+        return "The caller is yours now."
