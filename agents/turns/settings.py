@@ -71,7 +71,7 @@ class TurnSettings(BaseModel):
         default=0.6,
         ge=0,
         le=5,
-        description="Longest wait for the text of a pause, from the moment it was asked for; then what there is counts.",
+        description="Longest wait for the text of a pause, from when it was asked for; then what there is counts.",
     )
     max_turn: float = Field(
         default=60.0,
@@ -102,7 +102,7 @@ class TurnSettings(BaseModel):
         default=2,
         ge=1,
         le=20,
-        description="Words that interrupt with `interrupt: words`, and when only the speech-to-text service heard them.",
+        description="Words that interrupt with `interrupt: words`, and words that do when the detector heard no voice.",
     )
     back_channels: tuple[str, ...] | None = Field(
         default=None,
