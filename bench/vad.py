@@ -17,12 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offhook.codecs.convert import resample_all
-from offhook.codecs.g711 import pcm_to_ulaw, ulaw_to_pcm
 from offhook.codecs.vad import RATE, SileroModel, SpeechGate, SpeechStarted, WebRtcVad
 from offhook.codecs.wav import parse_wav
-
-Signal = NDArray[np.float64]
-"Samples at 8 kHz, full scale 1."
+from offhook.qa.sounds import Signal, at_level, carried, telephone
 
 LINES = (
     "yes",
@@ -59,20 +56,6 @@ def synthesise(engine: str, voice: str, line: str) -> Signal:
     if rate != RATE:
         pcm = resample_all(pcm, rate, RATE)
     return at_level(telephone(np.frombuffer(pcm, "<i2") / 32768), -20)
-
-
-def telephone(signal: Signal) -> Signal:
-    """300 to 3400 Hz, as the network passes it."""
-    spectrum = np.fft.rfft(signal)
-    frequency = np.fft.rfftfreq(len(signal), 1 / RATE)
-    gain = 1 / np.sqrt(1 + (300 / np.maximum(frequency, 1)) ** 8) / np.sqrt(1 + (frequency / 3400) ** 24)
-    return np.fft.irfft(spectrum * gain, len(signal))
-
-
-def at_level(signal: Signal, dbfs: float) -> Signal:
-    """Scale so that the louder half of the 20 ms frames has this level."""
-    power = np.sort((signal[: len(signal) // 160 * 160].reshape(-1, 160) ** 2).mean(axis=1))
-    return signal * float(10 ** (dbfs / 20) / np.sqrt(power[len(power) // 2 :].mean()))
 
 
 def hum(size: int, rng: np.random.Generator) -> Signal:
@@ -142,12 +125,6 @@ def talk(size: int, rng: np.random.Generator, said: list[Signal]) -> Signal:
 def babble(size: int, rng: np.random.Generator, said: list[Signal]) -> Signal:
     """Twelve people at once, behind the caller."""
     return at_level(sum((talk(size, rng, said) for _ in range(12)), np.zeros(size)), -38)
-
-
-def carried(signal: Signal) -> NDArray[np.int16]:
-    """What arrives after mu-law."""
-    pcm = (np.clip(signal, -1, 32767 / 32768) * 32768).astype("<i2").tobytes()
-    return np.frombuffer(ulaw_to_pcm(pcm_to_ulaw(pcm)), "<i2")
 
 
 def voiced_onset(signal: Signal) -> int:
