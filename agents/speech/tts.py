@@ -43,8 +43,11 @@ LEAD: Final = 0.01
 
 REMEDY: Final = "install flite (`apt-get install flite`, `brew install flite`) or espeak-ng"
 
-_cache: OrderedDict[tuple[str, AudioFormat], bytes] = OrderedDict()
-_running: dict[tuple[asyncio.AbstractEventLoop, str, AudioFormat], asyncio.Task[bytes]] = {}
+_Manner = tuple[AudioFormat, str, str]
+"""Format, engine and voice; empty names are the default's."""
+
+_cache: OrderedDict[tuple[str, _Manner], bytes] = OrderedDict()
+_running: dict[tuple[asyncio.AbstractEventLoop, str, _Manner], asyncio.Task[bytes]] = {}
 
 
 class SpeechUnavailable(Exception):
@@ -59,12 +62,14 @@ def engine() -> str:
     raise SpeechUnavailable(f"no synthesiser is installed; {REMEDY}")
 
 
-async def synthesize(text: str, format: AudioFormat = L16_8K) -> bytes:
+async def synthesize(text: str, format: AudioFormat = L16_8K, *, engine: str = "", voice: str = "") -> bytes:
     """Speak a text.
 
     Args:
         text: plain text, at most MAX_TEXT characters.
         format: of the audio that is wanted.
+        engine: one of ENGINES; empty: the first that is installed.
+        voice: one that the engine has; empty: its voice in ENGINES.
 
     Returns:
         The audio, beginning with the voice.
@@ -77,15 +82,16 @@ async def synthesize(text: str, format: AudioFormat = L16_8K) -> bytes:
         raise ValueError(f"text of {len(text)} characters; at most {MAX_TEXT} can be spoken at once")
     if not text.strip():
         return b""
-    if (kept := _cache.get((text, format))) is not None:
+    manner = format, engine, voice
+    if (kept := _cache.get((text, manner))) is not None:
         with suppress(KeyError):  # a thread may drop it just now
-            _cache.move_to_end((text, format))
+            _cache.move_to_end((text, manner))
         return kept
     loop = asyncio.get_running_loop()
-    key = (loop, text, format)
+    key = (loop, text, manner)
     task = _running.get(key)
     if task is None:
-        task = loop.create_task(asyncio.to_thread(_synthesize, text, format), name="synthesize")
+        task = loop.create_task(asyncio.to_thread(_synthesize, text, manner), name="synthesize")
         _running[key] = task
         task.add_done_callback(lambda _: _running.pop(key, None))
     return await asyncio.shield(task)
@@ -94,13 +100,14 @@ async def synthesize(text: str, format: AudioFormat = L16_8K) -> bytes:
 def prerender(texts: Iterable[str], format: AudioFormat = L16_8K) -> None:
     """Synthesise sentences that will be wanted. Blocks, some 50 ms a sentence. Raises SpeechUnavailable."""
     with ThreadPoolExecutor(2) as pool:
-        for _ in pool.map(lambda text: _synthesize(text, format), texts):
+        for _ in pool.map(lambda text: _synthesize(text, (format, "", "")), texts):
             pass
 
 
-def _synthesize(text: str, format: AudioFormat) -> bytes:
-    audio = speak(text, engine(), format)
-    _cache[text, format] = audio
+def _synthesize(text: str, manner: _Manner) -> bytes:
+    format, name, voice = manner
+    audio = speak(text, name or engine(), format, voice)
+    _cache[text, manner] = audio
     while len(_cache) > MAX_CACHED:
         _cache.popitem(last=False)
     return audio
@@ -113,13 +120,13 @@ def _trimmed(pcm: bytes, rate: int) -> bytes:
     return pcm[2 * start :]
 
 
-def speak(text: str, engine: str, format: AudioFormat) -> bytes:
+def speak(text: str, engine: str, format: AudioFormat, voice: str = "") -> bytes:
     """Run one synthesiser, uncached. Blocks. Raises SpeechUnavailable."""
     with tempfile.TemporaryDirectory(prefix="offhook-tts-") as folder:
         # By files: flite seeks back to write its header, and a text may begin with a dash.
         text_file, wav_file = Path(folder, "text"), Path(folder, "speech.wav")
         text_file.write_text(text, encoding="utf-8", errors="replace")
-        voice = ENGINES[engine]
+        voice = voice or ENGINES[engine]
         command = {
             "flite": ["flite", "-voice", voice, "-f", str(text_file), "-o", str(wav_file)],
             "espeak-ng": ["espeak-ng", "-v", voice, "-f", str(text_file), "-w", str(wav_file)],

@@ -37,9 +37,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that were really synthesised."""
     texts: list[str] = []
 
-    def counted(text: str, engine: str, format: AudioFormat) -> bytes:
+    def counted(text: str, engine: str, format: AudioFormat, voice: str) -> bytes:
         texts.append(text)
-        return speak(text, engine, format)
+        return speak(text, engine, format, voice)
 
     monkeypatch.setattr(tts, "speak", counted)
     return texts
