@@ -130,7 +130,8 @@ async def test_closing_the_speech_closes_the_request() -> None:
         started = time.monotonic()
         await speech.aclose()
         async with asyncio.timeout(1):
-            await fake.requests[-1].gone.wait()
+            (request,) = [one for one in fake.requests if one.path == "/v1/audio/speech"]
+            await request.gone.wait()
         assert time.monotonic() - started < 0.1
 
 
