@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel
@@ -53,7 +53,7 @@ from offhook.codecs.noise import noise_filter
 from offhook.codecs.tones import BeepDetector
 
 GREETING_TIME: Final = 2.0
-"""Seconds the greeting may take to be ready while the phone rings; then the phone is answered without waiting for it."""
+"""Seconds the greeting may take to be ready while the phone rings; then the phone is answered all the same."""
 
 KEYS_PAUSE: Final = 2.0
 """Seconds after a key that end what the caller keyed in."""
@@ -79,7 +79,7 @@ class Assistant(Agent):
         self._loop = asyncio.get_running_loop()
         self._filter = None
         if options.noise:
-            self._filter = noise_filter(options.noise)
+            self._filter = noise_filter(*_noise_section(options.noise))
             self.noise_filter = self._filter.process
         self.context = Context(call.history)
         self.speaker = Speaker(call, self.answer_changed, self.mind_failed)
@@ -158,9 +158,10 @@ class Assistant(Agent):
             raise Refused("; ".join(str(error) for error in errors.exceptions)) from errors
         if not self.call.history and self.options.greeting:
             self._greeting = self._staged_greeting()
-            made = self._loop.time() + GREETING_TIME
-            while not self._greeting.made and not self._finished.done() and self._loop.time() < made:
-                await asyncio.sleep(0.01)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._greeting.complete.wait(), GREETING_TIME)
+            if self._finished.done():
+                raise Refused(f"the greeting cannot be spoken: {self._finished.exception()}")
 
     async def _open_ears(self) -> None:
         for service in self._stt.services:
@@ -217,7 +218,8 @@ class Assistant(Agent):
     def on_audio(self, audio: bytes) -> None:
         self.ears.audio(audio)
         if self._beep is not None and self._to_pcm is not None:
-            if self._beeps.push(self._to_pcm.convert(audio)) and not self._beep.done():
+            heard = self._beeps.push(self._to_pcm.convert(audio))
+            if heard and not self._beep.done():
                 self._beep.set_result(None)
 
     def on_speech_started(self, at: float) -> None:
@@ -455,3 +457,10 @@ class Assistant(Agent):
                 self.mind.begin("", nudge=wish.text)
         else:
             assert isinstance(wish, Score)  # it is in the record already
+
+
+def _noise_section(section: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and settings of a noise filter."""
+    if isinstance(section, str):
+        return section, {}
+    return str(section.get("filter", "")), {name: value for name, value in section.items() if name != "filter"}

@@ -12,7 +12,7 @@ from offhook.agents.conversation.settings import PersonaSettings, ServiceSection
 from offhook.agents.conversation.speaker import CallVoice
 from offhook.agents.functions.base import CallControl, Function, FunctionFailed
 from offhook.agents.functions.call_tools import call_tools
-from offhook.agents.functions.http import http_function
+from offhook.agents.functions.http import HttpPool, http_function
 from offhook.agents.functions.python import functions_of
 from offhook.agents.functions.runner import FunctionRunner
 from offhook.agents.services.base import FunctionSchema, ServiceError
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 MAIN: Final = "main"
 """The assistant itself, among its agents."""
 
+_pool: Final = HttpPool()
+"""The connections of all calls of this host to tools."""
+
+
+async def close_pool() -> None:
+    """Close the connections to tools. The host is going down."""
+    await _pool.close()
+
 
 class Cast:
     """The agents of one call. The main one speaks first; each may hand the caller to another."""
@@ -38,7 +46,7 @@ class Cast:
         self._voices: dict[str, CallVoice] = {}
         self._tools = [
             *functions_of(assistant),
-            *(http_function(tool) for tool in options.tools),
+            *(http_function(tool, _pool) for tool in options.tools),
             *call_tools(options.call_tools, transfer_to=options.transfer_to),
         ]
         self.personas: dict[str, Persona] = {}
@@ -46,7 +54,7 @@ class Cast:
         self.personas[MAIN] = self._persona(MAIN, options.prompt, options.llm, self._tools)
         for name, persona in options.agents.items():
             self._sections[name] = persona.tts or options.tts
-            tools = self._tools if persona.tools is None else [http_function(tool) for tool in persona.tools]
+            tools = self._tools if persona.tools is None else [http_function(tool, _pool) for tool in persona.tools]
             self.personas[name] = self._persona(name, persona.prompt, persona.llm or options.llm, tools)
         self._mind.persona = self.personas[MAIN]
 

@@ -18,7 +18,7 @@ LONG: Final = 160
 TOO_LONG: Final = 300
 """Characters at which a piece ends at a space, whatever comes: a model that writes no full stops."""
 
-_END: Final = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』]?|\n+")
+_END: Final = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』]?(?=.)|\n+", re.DOTALL)
 _CLAUSE: Final = re.compile(r"[,;:](?=\s)|\s[–—-](?=\s)|[，、；]")
 _ABBREVIATED: Final = re.compile(
     r"(?:^|[\s(\"'])(?:mr|mrs|ms|dr|prof|st|sr|jr|no|vs|approx|etc|e\.g|i\.e|z\.b|d\.h|bzw|ca|nr|inc|ltd|[a-z])\.$",
@@ -68,15 +68,22 @@ class SentenceCutter:
         return text
 
     def _cut(self) -> int | None:
+        """Where the next piece ends: the earliest place there is, so that it does not matter how much is here."""
         rest = self._rest
+        ends = [end for end in (self._sentence_end(rest), self._clause_end(rest)) if end is not None]
+        if ends and min(ends) <= TOO_LONG:
+            return min(ends)
+        if len(rest) > TOO_LONG and (space := rest.rfind(" ", 0, TOO_LONG)) > 0:
+            return space
+        return min(ends, default=None)
+
+    def _sentence_end(self, rest: str) -> int | None:
         for match in _END.finditer(rest):
             before = rest[: match.end()].rstrip("\n")
             if _SPEAKABLE.search(before) and not _ABBREVIATED.search(before) and not _NUMBERED.search(before):
                 return match.end()
-        least = FIRST_CLAUSE if self._given == 0 else LONG
-        if len(rest) > least:
-            for match in _CLAUSE.finditer(rest, least - 1):
-                return match.end()
-        if len(rest) > TOO_LONG and (space := rest.rfind(" ", 0, TOO_LONG)) > 0:
-            return space
         return None
+
+    def _clause_end(self, rest: str) -> int | None:
+        match = _CLAUSE.search(rest, FIRST_CLAUSE if self._given == 0 else LONG)
+        return match.end() if match else None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from offhook.agents.api import SettingsError
+from offhook.agents.functions.http import HttpFunctionSettings
 from offhook.agents.turns.settings import TurnSettings
 
 ServiceSection = dict[str, Any]
@@ -88,7 +89,7 @@ class PersonaSettings(_Section):
     """Said when this one takes over; empty: the model finds its own words."""
     llm: ServiceSections | None = None
     tts: ServiceSections | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[HttpFunctionSettings] | None = None
     hands_off_to: list[str] | None = None
     """Names of those it may hand over to; default: all."""
 
@@ -112,7 +113,7 @@ class AssistantSettings(_Section):
     tts: ServiceSections
     """Text to speech."""
 
-    tools: list[dict[str, Any]] = []
+    tools: list[HttpFunctionSettings] = []
     """Functions over HTTP, as in the guide; each with `name`, `description`, `url`, `parameters`."""
     mcp: list[dict[str, Any]] = []
     """MCP servers, each with `url` or `command`."""
@@ -127,7 +128,7 @@ class AssistantSettings(_Section):
     turns: TurnSettings = TurnSettings()
     vad: Literal["silero", "webrtc"] = "silero"
     noise: str | dict[str, Any] = ""
-    """Noise filter before everything that listens, such as `rnnoise`; empty: none."""
+    """Noise filter before everything that listens, such as `rnnoise`, or `{filter: NAME, …}`; empty: none."""
     interruptible_greeting: bool = True
     """False: the greeting is said to its end whatever the caller says."""
     mute: list[Literal["greeting", "functions", "speaking"]] = []

@@ -69,7 +69,8 @@ class Line:
         self.audio = bytearray()
         "All that was made so far, in the link's format."
         self.words: list[Word] = []
-        self.made = False
+        self.complete = asyncio.Event()
+        "Set when all of its audio is there, or no more will come."
         self.first_audio_at = 0.0
         self.utterance: Utterance | None = None
         self.base_ms = 0
@@ -82,6 +83,11 @@ class Line:
         self.over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         "True when it was heard whole."
         self._heard = ""
+
+    @property
+    def made(self) -> bool:
+        """All of its audio is there."""
+        return self.complete.is_set()
 
     @property
     def text_so_far(self) -> str:
@@ -328,7 +334,7 @@ class Speaker:
                 _kept[key] = (bytes(line.audio), tuple(line.words))
                 while len(_kept) > MAX_KEPT:
                     _kept.popitem(last=False)
-        line.made = True
+        line.complete.set()
         self._failures = 0
         self._pump()
         self._on_change()
@@ -339,7 +345,7 @@ class Speaker:
 
     def _failed(self, line: Line, error: ServiceError) -> None:
         """Say what there is of it and go on with the next; a voice that stays away is the end."""
-        line.made = True
+        line.complete.set()
         self._failures += 1
         if self._failures >= MAX_FAILURES or not line.audio:
             self._on_broken(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final, Literal, TypeVar
 
@@ -29,11 +30,21 @@ def service_class(role: Role, name: str) -> type[Service]:
     Raises:
         SettingsError: no such service, its SDK is not installed, or the class keeps no contract.
     """
-    points = [point for point in entry_points(group=GROUPS[role]) if point.name == name]
-    if not points:
-        raise SettingsError(f"{role}: no service {name!r} is installed; there are {', '.join(known_services(role))}")
     try:
-        found = points[0].load()
+        if ":" in name:
+            module, _, attribute = name.partition(":")
+            found = getattr(import_module(module), attribute)
+        else:
+            points = [point for point in entry_points(group=GROUPS[role]) if point.name == name]
+            if not points:
+                known = ", ".join(known_services(role))
+                raise SettingsError(
+                    f"{role}: no service {name!r} is installed; there are {known}; "
+                    "a class of your own is written module:Class"
+                )
+            found = points[0].load()
+    except AttributeError as error:
+        raise SettingsError(f"{role}: {name} cannot be imported: {error}") from error
     except ImportError as error:
         raise SettingsError(
             f"{role}: {name} needs a package that is missing ({error}): pip install 'offhook[{name}]'"

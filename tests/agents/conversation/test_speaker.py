@@ -1,0 +1,175 @@
+"""Lines are spoken in order, stop at once, go on at the word they stopped in, and know what of them was heard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fakes.scripted import MS_PER_CHARACTER, PlayingGateway, Script, ScriptedSession
+
+from offhook.agents.api import Agent
+from offhook.agents.conversation import speaker as module
+from offhook.agents.conversation.speaker import CallVoice, Line, Speaker
+from offhook.agents.link import Clear, UtteranceEnded
+from offhook.agents.services.base import ServiceError
+from offhook.codecs.audio import PCMU
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Talker(Agent):
+    format = None
+
+    def __init__(self, call: Any, settings: dict[str, Any]) -> None:
+        super().__init__(call, settings)
+        self.script = Script(ttfb=0.1)
+        self.broken: list[ServiceError] = []
+        self.speaker = Speaker(call, lambda: None, self.broken.append)
+        self.voice = CallVoice("v", ScriptedSession(self.script), PCMU)
+
+    def on_utterance_ended(self, ended: UtteranceEnded) -> None:
+        self.speaker.utterance_ended(ended)
+
+    def line(self, text: str, **options: Any) -> Line:
+        return self.speaker.say(Line(text, self.voice, **options))
+
+    async def on_over(self, reason: str) -> None:
+        await self.speaker.close()
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[PlayingGateway]:
+    gateway = PlayingGateway(Talker, {})
+    await gateway.answer()
+    yield gateway
+    await gateway.close()
+
+
+def seconds(text: str) -> float:
+    return sum(len(word) + 1 for word in text.split()) * MS_PER_CHARACTER / 1000
+
+
+async def test_lines_follow_each_other_without_a_gap(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    began = gateway.loop.time()
+    texts = ["This is the first sentence.", "This is the second.", "And the third one.", "A fourth.", "Fifth."]
+    lines = [talker.line(text) for text in texts]
+    assert talker.speaker.busy
+    await talker.speaker.silent()
+    assert [said.text for said in gateway.said] == texts
+    assert all(said.outcome == "played" for said in gateway.said)
+    assert gateway.loop.time() - began == pytest.approx(0.1 + sum(map(seconds, texts)), abs=0.02)
+    assert all(line.over.result() for line in lines)
+    assert not talker.speaker.busy
+
+
+async def test_synthesis_stays_a_little_ahead_only(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    for i in range(8):
+        talker.line(f"This is sentence number {i}.")
+    await asyncio.sleep(0.8)
+    assert len(talker.script.spoken) == 1 + module.LINES_AHEAD
+
+
+async def test_hold_and_resume_at_the_word(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    line = talker.line("We are open from nine to five.")
+    await asyncio.sleep(0.1 + seconds("We are open") + 0.1)
+    talker.speaker.hold()
+    assert len(gateway.of(Clear)) == 1
+    await asyncio.sleep(0.5)
+    assert gateway.said[0].outcome == "cut"
+    assert not line.over.done()
+    talker.speaker.resume()
+    await asyncio.sleep(0)
+    assert gateway.said[1].text == "from nine to five."
+    assert await line.over
+    assert talker.script.spoken == ["We are open from nine to five."], "made once"
+    assert line.text_so_far == "We are open from nine to five."
+
+
+async def test_drop_keeps_what_was_heard(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    one, two, three = (talker.line(text) for text in ("We are open from nine.", "We close at five.", "Anything else?"))
+    await asyncio.sleep(0.1 + seconds("We are open from nine.") + seconds("We close") + 0.05)
+    talker.speaker.drop()
+    await asyncio.sleep(0.01)
+    assert [line.text_so_far for line in (one, two, three)] == ["We are open from nine.", "We close", ""]
+    assert not talker.speaker.busy
+
+
+async def test_drop_after_hold(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    one, two = talker.line("We are open from nine."), talker.line("We close at five.")
+    await asyncio.sleep(0.1 + seconds("We are") + 0.1)
+    talker.speaker.hold()
+    await asyncio.sleep(0.3)
+    talker.speaker.drop()
+    assert (one.text_so_far, two.text_so_far) == ("We are", "")
+    new = talker.line("Of course.")
+    assert await new.over
+
+
+async def test_what_must_be_said_is_said_again_after_a_drop(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    talker.line("This may be cut.")
+    must = talker.line("This call is recorded.", interruptible=False)
+    await asyncio.sleep(0.5)
+    talker.speaker.drop()
+    assert await must.over
+    assert gateway.said[-1].text == "This call is recorded."
+    assert gateway.said[-1].outcome == "played"
+
+
+async def test_staged_lines_are_made_and_wait(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    one, two = talker.line("Prepared.", staged=True), talker.line("More of it.", staged=True)
+    await asyncio.sleep(1)
+    assert not gateway.said
+    assert not talker.speaker.busy
+    assert talker.script.spoken == ["Prepared."], "of a reply that may be void only the beginning is made"
+    other = talker.line("Not staged.")
+    assert await other.over
+    began = gateway.loop.time()
+    talker.speaker.release([one, two])
+    assert gateway.said[-1].text == "Prepared."
+    assert gateway.said[-1].started == began, "at once"
+    assert await two.over
+
+
+async def test_forgotten_lines_are_never_spoken(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    lines = [talker.line("Prepared.", staged=True), talker.line("More.", staged=True)]
+    await asyncio.sleep(0.05)
+    talker.speaker.forget(lines)
+    said = talker.line("Something else.")
+    assert await said.over
+    assert [said.text for said in gateway.said] == ["Something else."]
+    assert [line.text_so_far for line in lines] == ["", ""]
+
+
+async def test_fixed_lines_are_made_once_a_host(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    for _ in range(2):
+        assert await talker.line("Hello there.", fixed=True).over
+    assert talker.script.spoken == ["Hello there."]
+    module._kept.clear()
+
+
+async def test_a_voice_that_fails_before_a_word_is_the_end(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    talker.script.voice_fault = ServiceError("voice", "unavailable", "gone")
+    line = talker.line("Hello.")
+    await asyncio.sleep(0.2)
+    assert [error.kind for error in talker.broken] == ["unavailable"]
+    assert line.over.done()
+
+
+async def test_given_waits_until_the_gateway_has_it(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    talker.line("Goodbye, and thank you.")
+    began = gateway.loop.time()
+    await talker.speaker.given()
+    assert 0.05 < gateway.loop.time() - began < 0.2
