@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints, overload
@@ -29,6 +29,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
+from offhook.agents.api import SettingsError
 from offhook.agents.functions.base import CallControl, Function, FunctionFailed
 from offhook.agents.services.base import FunctionSchema
 
@@ -43,6 +44,7 @@ NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 Then = Literal["reply", "listen", "end"]
 C = TypeVar("C", bound=Callable[..., Any])
+M = TypeVar("M", bound=BaseModel)
 
 _MARK: Final = "__offhook_tool__"
 
@@ -183,8 +185,24 @@ def _said(kind: str, message: str) -> str:
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        return "there is no such parameter"
-    return (message[:1].lower() + message[1:]).removeprefix("value error, ").rstrip(".")
+        return "is not known"
+    message = message.removeprefix("Value error, ").rstrip(".")
+    return message if message[1:2].isupper() else message[:1].lower() + message[1:]
+
+
+def checked_settings(model: type[M], settings: Mapping[str, Any], place: str) -> M:
+    """A section of the configuration as its model.
+
+    Raises:
+        SettingsError: naming the setting below `place` and the remedy.
+    """
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([place, *(str(part) for part in first["loc"])])
+        hint = f"; there are {', '.join(sorted(model.model_fields))}" if first["type"] == "extra_forbidden" else ""
+        raise SettingsError(f"{where}: {_said(first['type'], first['msg'])}{hint}") from error
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:

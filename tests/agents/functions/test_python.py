@@ -89,7 +89,7 @@ async def test_wrong_arguments_are_told_so_that_they_can_be_mended() -> None:
         await function(book).call({"guests": 40, "area": "roof", "smoker": True}, FakeControl())
     assert str(failed.value) == (
         "Wrong arguments: day: is missing; guests: input should be less than or equal to 12; "
-        "area: input should be 'inside' or 'outside'; smoker: there is no such parameter. "
+        "area: input should be 'inside' or 'outside'; smoker: is not known. "
         "Correct them and call book again."
     )
 
