@@ -13,8 +13,8 @@ from fakes.openai import Drop, FakeOpenAi, Refusal, Silence, form_of
 from fakes.web import Request
 
 from offhook.agents.api import SettingsError
-from offhook.agents.services.base import Final, Heard, HearingLost, Partial, Transcription
-from offhook.agents.services.openai.stt import OpenAiSpeech, speech_in, wav_file
+from offhook.agents.services.base import Final, Heard, HearingLost, Partial
+from offhook.agents.services.openai.stt import OpenAiSpeech, _Transcription, speech_in, wav_file
 from offhook.agents.services.registry import make_service
 from offhook.codecs.audio import L16_8K, L16_16K, AudioFormat
 from offhook.codecs.pcm import silence, tone
@@ -44,13 +44,14 @@ class Ear:
 @asynccontextmanager
 async def listening(
     fake: FakeOpenAi, format: AudioFormat = L16_16K, **settings: Any
-) -> AsyncIterator[tuple[Transcription, Ear]]:
+) -> AsyncIterator[tuple[_Transcription, Ear]]:
     async with fake:
         service = OpenAiSpeech(
             OpenAiSpeech.Settings(service="openai", base_url=f"{fake.url}/v1", model="whisper", **settings)
         )
         ear = Ear()
         transcription = await service.open(format, ear)
+        assert isinstance(transcription, _Transcription)
         try:
             yield transcription, ear
         finally:
@@ -195,8 +196,7 @@ async def test_nothing_is_reported_once_closed() -> None:
 async def test_the_connection_is_warm_before_the_caller_speaks() -> None:
     fake = FakeOpenAi()
     async with listening(fake) as (stream, ear):
-        while not fake.requests or not fake.requests[0].answered:
-            await asyncio.sleep(0.005)
+        await stream._tasks[0]
         stream.push(SPEECH)
         stream.finalize()
         await ear.first(1)

@@ -10,14 +10,14 @@ import pytest
 from fakes.openai import SECONDS_PER_CHARACTER, Drop, FakeOpenAi, Raw, Refusal, Silence, tone, wav_header
 
 from offhook.agents.api import SettingsError
-from offhook.agents.services.base import Audio, ServiceError, Voice
-from offhook.agents.services.openai.tts import OpenAiVoice
+from offhook.agents.services.base import Audio, ServiceError
+from offhook.agents.services.openai.tts import OpenAiVoice, _Voice
 from offhook.agents.services.registry import make_service
 from offhook.codecs.audio import L16_24K, AudioFormat
 
 
 @asynccontextmanager
-async def speaking(fake: FakeOpenAi, **settings: Any) -> AsyncIterator[Voice]:
+async def speaking(fake: FakeOpenAi, **settings: Any) -> AsyncIterator[_Voice]:
     async with fake:
         service = OpenAiVoice(
             OpenAiVoice.Settings(
@@ -25,6 +25,7 @@ async def speaking(fake: FakeOpenAi, **settings: Any) -> AsyncIterator[Voice]:
             )
         )
         voice = await service.open(service.formats[0])
+        assert isinstance(voice, _Voice)
         try:
             yield voice
         finally:
@@ -138,8 +139,7 @@ async def test_closing_the_speech_closes_the_request() -> None:
 async def test_sentences_go_over_one_warm_connection() -> None:
     fake = FakeOpenAi()
     async with speaking(fake) as voice:
-        while not fake.requests or not fake.requests[0].answered:
-            await asyncio.sleep(0.005)
+        await voice._warming
         for _ in range(3):
             assert [piece async for piece in voice.synthesize("Hello.")]
         assert fake.connections == 1
