@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from offhook.agents import link
-from offhook.codecs.audio import L16_8K, PCMU, AudioFormat
+from offhook.codecs.audio import L16_8K, AudioFormat
 from offhook.codecs.convert import convert_all
 from offhook.gateway.bed import CallBeds
+from offhook.gateway.call_plan import APOLOGY, OFFERED, TRANSFER_BUDGET, CallPlan, Departure
 from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
-from offhook.gateway.latency import Sent, Turns
+from offhook.gateway.latency import Turns
 from offhook.gateway.media_socket import MediaWebSocketProtocol
-from offhook.gateway.orders import MAX_KEYS_AT_ONCE, Orders
+from offhook.gateway.orders import MAX_KEYS_AT_ONCE, NOT_UP
 from offhook.gateway.playout import Playout
-from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason
+from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason, end_of_stream
+from offhook.gateway.takeover import BUDGET as TAKEOVER_BUDGET
+from offhook.gateway.takeover import Memory, Takeovers
 from offhook.providers.base import (
     Answer,
     ClearConfirmed,
@@ -48,53 +51,6 @@ if TYPE_CHECKING:
 
 MAX_LOST_FILL: Final = 1.0
 """Seconds of silence at most that stand in for audio the carrier lost; the agent's clock need not be exact."""
-
-APOLOGY: Final = 1 << 30
-"""Id of the gateway's own utterance, far from those of agents."""
-
-TRANSFER_BUDGET: Final = 15.0
-"""Seconds after which a transfer that the carrier accepted must have taken the stream away."""
-
-OFFERED: Final = PCMU
-"""What the agent is offered before the carrier's start says what it really is; nearly always this."""
-
-ORDERLY: Final = (1000, 1001)
-"""Close codes of a carrier that ends the stream on purpose; Plivo says no more than that."""
-
-FROZEN: Final = 5.0
-"""Seconds of silence before a socket broke that tell a frozen carrier (its pings went unanswered) from a reset."""
-
-
-NOT_UP: Final = "the call is not up"
-"""Why an order that came too early, or too late, is not carried out."""
-
-
-@dataclass(frozen=True)
-class CallPlan:
-    """What the route says about a call."""
-
-    route: str
-    agent: str
-    unready: Answer
-    "What the carrier is told when the agent is not ready in time, or refuses."
-    orders: Orders
-    "What the agent may have done."
-    record: bool = False
-    fallback_transfer: str = ""
-    max_seconds: float = 3300.0
-    apology: bytes = b""
-    "int16 at 8 kHz; said when the agent is lost."
-
-
-@dataclass
-class _Departure:
-    """How a call that is leaving ends."""
-
-    reason: EndReason
-    by: EndedBy
-    detail: str = ""
-    to: str = ""
-    "Number to transfer to; empty: hang up."
 
 
 class Call:
@@ -121,14 +77,17 @@ class Call:
         self.faults: dict[str, int] = {}
         self._agent: AgentLeg | None = None
         self._lost: tuple[EndReason, str] | None = None
+        self.memory = Memory()
+        "What the agent has said of the conversation, for one that must go on with it."
+        self._takeovers = Takeovers(plan.max_takeovers)
         self._socket: MediaWebSocketProtocol | None = None
         self._close_code = 1006
         self._playout: Playout | None = None
         self._beds = CallBeds(board.sounds)
-        self._departure: _Departure | None = None
+        self._departure: Departure | None = None
         self._waiting_to_depart = False
         self._transferring = False
-        self._turns = Turns(self._turn_known)
+        self._turns = Turns(partial(board.turn, self))
         self._timers: list[asyncio.TimerHandle] = []
 
     def _step(self, step: Step) -> None:
@@ -140,7 +99,12 @@ class Call:
     @property
     def live(self) -> bool:
         """True while audio flows."""
-        return self.state in (CallState.LIVE, CallState.LEAVING)
+        return self.state in (CallState.LIVE, CallState.RESUMING, CallState.LEAVING)
+
+    @property
+    def wants_agent(self) -> bool:
+        """True while an agent that joins is welcome."""
+        return self.state is CallState.RESUMING or (self.state is CallState.RINGING and not self.answer.done())
 
     @property
     def playout(self) -> Playout | None:
@@ -172,8 +136,7 @@ class Call:
         clock = self._loop.time
 
         def on_message(data: bytes, is_text: bool) -> None:
-            now = clock()
-            self.last_heard = now
+            self.last_heard = now = clock()
             for what in receive(data, now) if is_text else receive_binary(data, now):
                 if type(what) is MediaReceived:
                     self._media(what, now)
@@ -199,7 +162,7 @@ class Call:
         if self.recording is not None:
             self.recording.caller(media.payload, now, media.lost_ms)
         agent = self._agent
-        if agent is not None:
+        if agent is not None and self.state is not CallState.RESUMING:
             if media.lost_ms:
                 agent.audio(self._silence(media.lost_ms / 1000))
             agent.audio(media.payload)
@@ -221,7 +184,10 @@ class Call:
                 self._playout.mark_reached(event.name, event.cleared)
         elif isinstance(event, DtmfReceived):
             self.note("dtmf", {"digit": event.digit})
-            self._tell(link.Dtmf(event.digit))
+            if self.state is CallState.RESUMING:
+                self._takeovers.missed(link.Dtmf(event.digit))
+            else:
+                self._tell(link.Dtmf(event.digit))
         elif isinstance(event, StreamStarted):
             self._started(event)
         elif isinstance(event, ProtocolFault):
@@ -275,14 +241,8 @@ class Call:
                 self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, "before the transfer")
             else:
                 self._conclude(departure)
-        elif reason == "protocol-error":
-            self.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER)
-        elif reason == "stop" or self._close_code in ORDERLY:
-            self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER)
-        elif (silent := self._loop.time() - self.last_heard) > FROZEN:
-            self.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, f"the media socket was silent for {silent:.0f} s")
         else:
-            self.end(EndReason.CARRIER_RESET, EndedBy.CARRIER, "the media socket broke without a stop")
+            self.end(*end_of_stream(reason, self._close_code, self._loop.time() - self.last_heard))
 
     def socket_closed(self, code: int) -> None:
         """The media socket is gone."""
@@ -320,12 +280,15 @@ class Call:
                     self.note("transcript", {"role": role, "text": text, "utterance": message.utterance})
             case link.Bed():
                 self._lay_bed(message)
+            case link.Context(start, messages):
+                self.memory.put(start, messages)
+                self.note("context", {"start": start, "messages": messages})
             case link.Service():
                 self._board.service(self, message)
             case link.Note(name, data):
                 self.note("agent.note", {"name": name, "data": data})
             case link.HangUp(reason, after_speech):
-                self._leave(_Departure(EndReason.AGENT_HANGUP, EndedBy.AGENT, reason), after_speech)
+                self._leave(Departure(EndReason.AGENT_HANGUP, EndedBy.AGENT, reason), after_speech)
             case link.Transfer(to, after_speech):
                 self._agent_transfer(to, after_speech)
             case link.SendDtmf(digits):
@@ -333,6 +296,8 @@ class Call:
             case link.Failed(error, traceback):
                 self.note("agent.failed", {"error": error, "traceback": traceback})
                 self.agent_lost(EndReason.AGENT_CRASHED, error)
+            case link.Ready() if self.state is CallState.RESUMING:
+                self._resumed()
             case link.Ready():
                 self._board.agent_ready(self)
             case link.Refuse(reason):
@@ -341,10 +306,17 @@ class Call:
                 pass  # Speak or Spoken after the end of talking: nobody is to hear it
 
     def agent_lost(self, reason: EndReason, detail: str, by: EndedBy = EndedBy.GATEWAY) -> None:
-        """The agent is gone, or taken off the call: apologise, then the fallback."""
+        """The agent is gone, or taken off the call: another takes over, or else we apologise, then the fallback."""
         if self.state is CallState.ENDED:
             return
         self._drop_agent("lost")
+        knows = self.state is CallState.LIVE and bool(self.memory.history)
+        if knows and self._takeovers.begin(reason, detail, self._loop.time()):
+            self._resume(reason, detail)
+            return
+        if self.state is CallState.RESUMING:
+            self._board.metrics.takeover("failed")
+            reason, detail = self._takeovers.failed(reason, detail)
         first, self._lost = self._lost is None, self._lost or (reason, detail)
         if self.state is CallState.RINGING:
             self._board.agent_unready(self, reason, detail)
@@ -357,13 +329,41 @@ class Call:
             return  # not started yet, or on the way out anyhow
         assert self._playout is not None
         assert self.stream is not None
-        self._departure = _Departure(reason, by, detail, to=self.plan.fallback_transfer)
+        self._departure = Departure(reason, by, detail, to=self.plan.fallback_transfer)
         self._playout.clear()
         if self.plan.apology:
             self._playout.speak(APOLOGY, "(apology)")
             self._playout.audio(convert_all(self.plan.apology, L16_8K, self.stream.format))
             self._playout.spoken(APOLOGY)
         self._depart_when_heard()
+
+    def _resume(self, reason: EndReason, detail: str) -> None:
+        """Offer the call to a fresh agent that knows what was said."""
+        assert self._playout is not None
+        self._step(Step.AGENT_REPLACED)
+        self.log.error("agent lost; another is to take over", reason=reason, detail=detail, agent=self.plan.agent)
+        self.note("agent.lost", {"reason": reason, "detail": detail})
+        self._playout.clear()
+        self._turns.forget()
+        self.memory = self.memory.hand_over()
+        self._timers.append(self._loop.call_later(TAKEOVER_BUDGET, self._not_resumed))
+        self._board.run(self._board.join_agent(self), f"call-{self.id}:take-over")
+
+    def _resumed(self) -> None:
+        """The fresh agent is ready."""
+        now = self._loop.time()
+        self._step(Step.AGENT_READY)
+        resumed = self._takeovers.resumed(now) | {"messages": len(self.memory.history)}
+        self.log.info("another agent took over", agent=self.plan.agent, **resumed)
+        self.note("resumed", resumed)
+        self._board.metrics.takeover("resumed")
+        self._tell(link.Answered(at=now))
+        for key in self._takeovers.keys:
+            self._tell(key)
+
+    def _not_resumed(self) -> None:
+        if self.state is CallState.RESUMING:
+            self.agent_lost(EndReason.AGENT_NOT_READY, f"not ready within {TAKEOVER_BUDGET:g} s")
 
     def _tell(self, message: link.ToAgent) -> None:
         if self._agent is not None:
@@ -407,7 +407,7 @@ class Call:
             self.note("transfer", {"to": to, "ok": False, "error": refusal})
             self._tell(link.OrderRefused("transfer", refusal))
             return
-        self._leave(_Departure(EndReason.TRANSFERRED, EndedBy.AGENT, to=to), after_speech)
+        self._leave(Departure(EndReason.TRANSFERRED, EndedBy.AGENT, to=to), after_speech)
 
     def _send_dtmf(self, digits: str) -> None:
         refusal = self.plan.orders.dtmf(digits) if self.state is CallState.LIVE else NOT_UP
@@ -475,13 +475,10 @@ class Call:
             self._waiting_to_depart = False
             self._loop.call_soon(self._depart)
 
-    def _turn_known(self, turn: link.Turn, sent: Sent) -> None:
-        self._board.turn(self, turn, sent)
-
     # --- leaving
 
-    def _leave(self, departure: _Departure, after_speech: bool) -> None:
-        if self.state is not CallState.LIVE:
+    def _leave(self, departure: Departure, after_speech: bool) -> None:
+        if self.state not in (CallState.LIVE, CallState.RESUMING):
             if self.state in (CallState.RINGING, CallState.ANSWERED) and not departure.to:
                 self.end(departure.reason, departure.by, departure.detail)
             return
@@ -506,7 +503,7 @@ class Call:
         else:
             self._conclude(departure)
 
-    async def _transfer(self, departure: _Departure) -> None:
+    async def _transfer(self, departure: Departure) -> None:
         answer = DialAnswer(departure.to, caller_id=self.incoming.to_number)
         self.after = answer
         self._transferring = True
@@ -533,17 +530,17 @@ class Call:
         else:
             self.end(departure.reason, departure.by, departure.detail, hang_up=True)
 
-    def _conclude(self, departure: _Departure) -> None:
+    def _conclude(self, departure: Departure) -> None:
         self.end(departure.reason, departure.by, departure.detail, hang_up=not departure.to)
 
     def leave(self, reason: EndReason, by: EndedBy, *, apologise: bool = False) -> None:
         """End the call from our side: after what is being said, or after the apology."""
         if self.state in (CallState.RINGING, CallState.ANSWERED):
             self.end(reason, by, hang_up=True)
-        elif apologise and self.state is CallState.LIVE:
+        elif apologise and self.state in (CallState.LIVE, CallState.RESUMING):
             self.agent_lost(reason, "", by)
-        elif self.state is CallState.LIVE:
-            self._leave(_Departure(reason, by), after_speech=True)
+        elif self.state in (CallState.LIVE, CallState.RESUMING):
+            self._leave(Departure(reason, by), after_speech=True)
 
     def _too_long(self) -> None:
         self.leave(EndReason.MAX_DURATION, EndedBy.GATEWAY)

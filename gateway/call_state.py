@@ -10,6 +10,9 @@ it to end: `LEAVING`, which lets the last word be heard and then hangs up or tra
 `LEAVING` too, after the apology, with the route's fallback as the plan. A transfer the carrier refuses brings a
 call whose agent still lives back to `LIVE`; one without an agent hangs up.
 
+A lost agent that left the conversation behind is replaced first, where the limits allow it: the call is `RESUMING`
+while it is offered to another, `LIVE` again when that one is ready, and `LEAVING` with the apology when none is.
+
 `ENDED` is final, and is entered once, with one reason.
 """
 
@@ -26,6 +29,7 @@ class CallState(StrEnum):
     RINGING = "ringing"
     ANSWERED = "answered"
     LIVE = "live"
+    RESUMING = "resuming"
     LEAVING = "leaving"
     ENDED = "ended"
 
@@ -35,6 +39,7 @@ class Step(StrEnum):
 
     AGENT_READY = "agent_ready"
     AGENT_LOST = "agent_lost"
+    AGENT_REPLACED = "agent_replaced"
     STREAM_STARTED = "stream_started"
     LEAVE = "leave"
     TRANSFER_FAILED = "transfer_failed"
@@ -45,7 +50,18 @@ _S, _E = CallState, Step
 TRANSITIONS: Final[Mapping[CallState, Mapping[Step, CallState]]] = {
     _S.RINGING: {_E.AGENT_READY: _S.ANSWERED, _E.END: _S.ENDED},
     _S.ANSWERED: {_E.STREAM_STARTED: _S.LIVE, _E.AGENT_LOST: _S.ANSWERED, _E.END: _S.ENDED},
-    _S.LIVE: {_E.LEAVE: _S.LEAVING, _E.AGENT_LOST: _S.LEAVING, _E.END: _S.ENDED},
+    _S.LIVE: {
+        _E.LEAVE: _S.LEAVING,
+        _E.AGENT_LOST: _S.LEAVING,
+        _E.AGENT_REPLACED: _S.RESUMING,
+        _E.END: _S.ENDED,
+    },
+    _S.RESUMING: {
+        _E.AGENT_READY: _S.LIVE,
+        _E.AGENT_LOST: _S.LEAVING,
+        _E.LEAVE: _S.LEAVING,
+        _E.END: _S.ENDED,
+    },
     _S.LEAVING: {
         _E.LEAVE: _S.LEAVING,
         _E.AGENT_LOST: _S.LEAVING,

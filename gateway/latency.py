@@ -164,6 +164,12 @@ class Turns:
         else:
             self._turns.pop(utterance, None)  # nothing of it was sent
 
+    def forget(self) -> None:
+        """Everything so far was another agent's, whose ids may come again."""
+        self._sent.clear()
+        self._turns.clear()
+        self._over.clear()
+
     def _look(self, utterance: int) -> None:
         turn, sent = self._turns.get(utterance), self._sent.get(utterance)
         if turn is None or sent is None or not (sent.heard or utterance in self._over):

@@ -15,6 +15,9 @@ from offhook.gateway.routing import may_transfer
 MAX_KEYS_AT_ONCE: Final = 64
 """Keys of one order: longer than a card number with its pauses, and some ten seconds of tones."""
 
+NOT_UP: Final = "the call is not up"
+"""Why an order that came too early, or too late, is not carried out."""
+
 _KEYS: Final = re.compile(r"[0-9A-D*#w]+")
 
 

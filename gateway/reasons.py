@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+ORDERLY: Final = (1000, 1001)
+"""Close codes of a carrier that ends the stream on purpose; Plivo says no more than that."""
+
+FROZEN: Final = 5.0
+"""Seconds of silence before a socket broke that tell a frozen carrier (its pings went unanswered) from a reset."""
 
 
 class CallStatus(StrEnum):
@@ -87,3 +94,20 @@ class EndedBy(StrEnum):
     GATEWAY = "gateway"
     CARRIER = "carrier"
     OPERATOR = "operator"
+
+
+def end_of_stream(said: str, close_code: int, silent: float) -> tuple[EndReason, EndedBy, str]:
+    """How a call ended whose stream the carrier ended: reason, by whom, detail.
+
+    Args:
+        said: of the stream's end: `stop`, `protocol-error`, or that the socket closed.
+        close_code: of the media socket.
+        silent: seconds since it said anything.
+    """
+    if said == "protocol-error":
+        return EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER, ""
+    if said == "stop" or close_code in ORDERLY:
+        return EndReason.CALLER_HANGUP, EndedBy.CALLER, ""
+    if silent > FROZEN:
+        return EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, f"the media socket was silent for {silent:.0f} s"
+    return EndReason.CARRIER_RESET, EndedBy.CARRIER, "the media socket broke without a stop"

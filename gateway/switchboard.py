@@ -3,7 +3,8 @@
 A call takes its slot before anything is awaited, so two callers cannot both have the last one, and gives it
 back when it has ended. A repeat of a webhook gets the answer of the first, and the webhook of a call that is up
 is a replay and gets none. A call that has just ended here may still be up at the carrier, whose markup sends it
-back to us: for `AFTER_MEMORY` seconds it may ring again, as a new call; after that its webhook is a replay.
+back to us: for `AFTER_MEMORY` seconds it may ring again, as a new call whose agent is told what was said before;
+after that its webhook is a replay.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import structlog
 from offhook.agents import link
 from offhook.codecs.audio import AudioFormat
 from offhook.gateway.bed import Sounds
-from offhook.gateway.call import OFFERED, Call, CallPlan
+from offhook.gateway.call import Call
+from offhook.gateway.call_plan import OFFERED, CallPlan
 from offhook.gateway.call_state import CallState
 from offhook.gateway.config import Closed, Config, Fallback, Route
 from offhook.gateway.hosts import AgentLeg, AgentPool
@@ -163,7 +165,8 @@ class Switchboard:
         known = self._by_carrier.get(key)
         if known is not None and known.state in (CallState.RINGING, CallState.ANSWERED):
             return await asyncio.shield(known.answer)
-        if known is not None or self._ended.get(key, _NEVER) is None:
+        earlier = self._ended.get(key, _NEVER)
+        if known is not None or earlier is None:
             raise ReplayedWebhookError(incoming.carrier_call_id)
 
         ours, theirs = incoming.to_number, incoming.from_number
@@ -190,15 +193,19 @@ class Switchboard:
         self._calls[call.id] = self._by_carrier[key] = call  # the slot is taken, before the first await
         self._idle.clear()
         self._journal_offer(call.id, provider, incoming, route.number, match.agent_name, call.plan.record)
+        if isinstance(earlier, Call) and earlier.plan.agent == match.agent_name and earlier.memory.history:
+            call.memory = earlier.memory.hand_over()
+            call.note("context", {"start": 0, "messages": call.memory.history, "of_call": earlier.id})
         call.log.info("call offered", carrier=provider.name, to=ours, from_number=theirs, agent=match.agent_name)
         budget = self._loop.call_later(route.ring_budget, self._ring_budget_over, call, route.ring_budget)
         try:
-            await self._join_agent(call)
+            await self.join_agent(call)
             return await asyncio.shield(call.answer)
         finally:
             budget.cancel()
 
-    async def _join_agent(self, call: Call) -> None:
+    async def join_agent(self, call: Call) -> None:
+        """Offer a call to its agent; what comes of it, the call is told."""
         spec = self.config.agents[call.plan.agent]
         incoming = call.incoming
         offer = link.Offer(
@@ -212,15 +219,16 @@ class Switchboard:
             ),
             agent=call.plan.agent,
             settings=spec.settings,
-            format=str(OFFERED),
+            format=str(OFFERED if call.stream is None else call.stream.format),
             kind=spec.kind,
+            history=call.memory.history,
         )
         try:
             leg = await self.pool.open(call.plan.agent, offer, call)
         except (RuntimeError, TimeoutError, OSError) as error:
             call.agent_lost(EndReason.AGENT_NOT_READY, str(error))
             return
-        if call.state is CallState.RINGING and not call.answer.done():
+        if call.wants_agent:
             call.agent_joined(leg)
         else:  # gave up, or failed, while the host was being had
             leg.event(link.Over("too late"))
@@ -240,6 +248,7 @@ class Switchboard:
             record=self.config.records(route),
             fallback_transfer=fallback or "",
             max_seconds=float(self.config.max_duration(route)),
+            max_takeovers=self.config.limits.max_takeovers,
             apology=self._apologies.get(apology_text(route), b""),
         )
 

@@ -17,6 +17,7 @@ from offhook.codecs.pcm import tone
 from offhook.codecs.wav import read_wav
 from offhook.gateway import call as subject
 from offhook.gateway import switchboard as board_module
+from offhook.gateway import takeover as takeover_module
 from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
 from offhook.gateway.config import Config
 from offhook.gateway.hosts import AgentLeg, AgentListener
@@ -671,6 +672,133 @@ async def test_an_agent_that_dies_before_the_stream_comes_is_apologised_for_when
     await asyncio.sleep(1.5)
     assert desk.ended == [ended(EndReason.AGENT_CRASHED, EndedBy.GATEWAY)]
     assert len(line.side.play(line.loop.time()).replace(b"\xff", b"")) > 7000
+
+
+# --- another agent takes over
+
+HISTORY = [{"role": "user", "content": "A table for four."}, {"role": "assistant", "content": "At what time?"}]
+
+
+async def test_a_call_whose_agent_dies_goes_on_with_one_that_knows_the_conversation(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(link.Context(0, HISTORY))
+    line.agent.speaks(1, 5.0, "At what time would you like to come?")
+    await asyncio.sleep(1)
+    desk.pool.delay = 0.8
+    line.call.agent_lost(EndReason.AGENT_CRASHED, "signal SIGKILL")
+    assert line.call.state is CallState.RESUMING
+    assert line.side.queued(line.loop.time()) == 0
+    await asyncio.sleep(0.4)
+    second = desk.pool.agents[1]
+    line.give(line.side.dtmf("7"))
+    assert second.offer.history == HISTORY
+    assert (second.heard, second.told) == (b"", [])
+    await asyncio.sleep(0.5)
+    assert line.call.state is CallState.LIVE
+    assert second.told == [link.Answered(at=pytest.approx(line.loop.time() - 0.1, abs=0.01)), link.Dtmf("7")]
+    second.says(link.Context(2, [{"role": "assistant", "content": "You said a table for four?"}]))
+    second.speaks(1, 0.5, "You said a table for four?")
+    await asyncio.sleep(2)
+    assert second.heard
+    assert second.of(link.UtteranceEnded)[0].outcome == "played"
+    assert len(line.call.memory.history) == 3
+    line.hang_up()
+    assert desk.ended == [ended(EndReason.CALLER_HANGUP, EndedBy.CALLER)]
+    assert desk.journal.of("agent.lost") == [{"reason": "agent_crashed", "detail": "signal SIGKILL"}]
+    [resumed] = desk.journal.of("resumed")
+    assert resumed == {"reason": "agent_crashed", "detail": "signal SIGKILL", "pause_ms": 800, "messages": 2}
+    assert [entry["start"] for entry in desk.journal.of("context")] == [0, 2]
+    outcomes = [(entry["text"], entry["outcome"]) for entry in desk.journal.of("utterance")]
+    assert outcomes[0] == ("At what time would you like to come?", "cut")
+    assert ("(apology)", "played") not in outcomes
+    assert desk.pool.retired == 2
+
+
+async def test_an_agent_that_raises_is_replaced_once_and_its_second_loss_is_final(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(link.Context(0, HISTORY), link.Failed("ValueError: x"))
+    await asyncio.sleep(0.5)
+    assert line.call.state is CallState.LIVE
+    desk.pool.agents[1].says(link.Failed("ValueError: x"))
+    assert line.call.state is CallState.LEAVING
+    await asyncio.sleep(1.5)
+    assert desk.ended == [ended(EndReason.AGENT_CRASHED, EndedBy.GATEWAY)]
+    assert len(desk.pool.agents) == 2
+    assert desk.journal.of("utterance")[-1]["text"] == "(apology)"
+
+
+async def test_an_agent_that_put_no_context_is_not_replaced(desk: Desk) -> None:
+    line = await desk.up()
+    line.call.agent_lost(EndReason.AGENT_HUNG, "no beat")
+    await asyncio.sleep(1.5)
+    assert desk.ended == [ended(EndReason.AGENT_HUNG, EndedBy.GATEWAY)]
+    assert len(desk.pool.agents) == 1
+
+
+@pytest.mark.parametrize("how", ["slow", "refuses", "no process", "raises"])
+async def test_a_take_over_that_fails_ends_in_the_apology(desk: Desk, how: str) -> None:
+    line = await desk.up()
+    line.agent.says(link.Context(0, HISTORY))
+    desk.pool.delay = None if how in ("slow", "raises") else 0.1
+    desk.pool.refuses = "lunch" if how == "refuses" else ""
+    desk.pool.error = OSError("no process") if how == "no process" else None
+    before = line.loop.time()
+    line.call.agent_lost(EndReason.AGENT_HUNG, "no beat")
+    await asyncio.sleep(0.01)
+    if how == "raises":
+        desk.pool.agents[1].says(link.Failed("ImportError: no"))
+    await line.call.over
+    assert desk.ended == [ended(EndReason.AGENT_HUNG, EndedBy.GATEWAY)]
+    [end] = desk.journal.of("call.ended")
+    assert end["detail"].startswith("no beat; nobody took over: ")
+    assert desk.journal.of("utterance")[-1] == {
+        "id": subject.APOLOGY,
+        "outcome": "played",
+        "heard_ms": 1000,
+        "length_ms": 1000,
+        "text": "(apology)",
+    }
+    assert line.loop.time() - before < takeover_module.BUDGET + 1.5
+    desk.pool.error = None
+    await asyncio.sleep(10)
+    assert desk.pool.retired == len(desk.pool.agents)
+
+
+async def test_a_caller_who_leaves_while_another_agent_is_called(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(link.Context(0, HISTORY))
+    desk.pool.delay = 3.0
+    line.call.agent_lost(EndReason.AGENT_CRASHED, "exit code 3")
+    await asyncio.sleep(1)
+    line.hang_up()
+    assert desk.ended == [ended(EndReason.CALLER_HANGUP, EndedBy.CALLER)]
+    await asyncio.sleep(5)
+    assert desk.pool.retired == 2
+    assert desk.journal.of("resumed") == []
+
+
+async def test_an_operator_does_not_wait_for_another_agent(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.says(link.Context(0, HISTORY))
+    desk.pool.delay = None
+    line.call.agent_lost(EndReason.AGENT_CRASHED, "exit code 3")
+    await asyncio.sleep(0.1)
+    desk.board.end_all(EndReason.OPERATOR_KILL, EndedBy.OPERATOR)
+    await asyncio.sleep(1.5)
+    assert desk.ended == [ended(EndReason.OPERATOR_KILL, EndedBy.OPERATOR)]
+
+
+async def test_a_call_that_is_sent_back_goes_on_where_it_was(desk: Desk) -> None:
+    first = await desk.up()
+    assert first.agent.offer.history == []
+    first.agent.says(link.Context(0, HISTORY), link.HangUp("done"))
+    await asyncio.sleep(1)
+    second = await desk.up()
+    assert second.agent.offer.history == HISTORY
+    assert desk.journal.of("context")[-1] == {"start": 0, "messages": HISTORY, "of_call": first.call.id}
+    second.agent.says(link.Context(2, [{"role": "user", "content": "At eight."}]))
+    assert len(second.call.memory.history) == 3
+    assert len(first.call.memory.history) == 2
 
 
 # --- the carrier ends it
