@@ -28,8 +28,8 @@ LISTS: Final = {
     "got it, gotcha, good, very good, great, nice, cool, fine, wow, really, true, exactly, absolutely, of course, "
     "makes sense, okey dokey, that's right, that's true, interesting, sounds good",
     "de": "ja, jaja, jo, jep, genau, ganz genau, gut, sehr gut, gut gut, klar, alles klar, na klar, stimmt, "
-    "das stimmt, richtig, eben, ach, ach so, achso, ach ja, so so, verstehe, ich verstehe, verstanden, super, prima, schön, toll, "
-    "echt, wirklich, natürlich, in ordnung, freilich, sicher, interessant",
+    "das stimmt, richtig, eben, ach, ach so, achso, ach ja, so so, verstehe, ich verstehe, verstanden, super, prima, "
+    "schön, toll, echt, wirklich, natürlich, in ordnung, freilich, sicher, interessant",
     "fr": "oui, ouais, d'accord, ah bon, voilà, très bien, bien, bien sûr, exactement, je vois, je comprends, parfait",
     "es": "sí, si, ya, vale, claro, claro que sí, bueno, bien, muy bien, de acuerdo, entiendo, ya veo, exacto, "
     "perfecto",

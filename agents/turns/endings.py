@@ -48,21 +48,19 @@ class _Lists:
 
 LISTS: Final = {
     "en": _Lists(
-        never="a an the and or but nor because cause so if unless although though while whereas since maybe my "
-        "your his its "
-        "our their every um uh uhm erm er hmm like well than whether i'm you're we're they're i'd i'll gonna wanna "
-        "basically",
+        never="a an the and or but nor because cause so if unless although though while whereas since maybe my your "
+        "his its our their every um uh like well than whether i'm you're we're they're i'd i'll gonna wanna basically",
         seldom="of to for from with without at by on in into onto about between under over as is are was were am be "
-        "been will would can could should shall may might must do does did has have had want need this these those "
-        "some any no i he she we they who which what that's it's there's please the's not just very really also",
+        "been will would can could should shall may might must has have had want need some any i he she we they who "
+        "which what that's it's there's just very",
         openings="my name is, my number is, the number is, number is, phone number is, it's, i mean, you know, "
         "let me see, let me think, hold on, the thing is, i was wondering, i would like, i'd like, i want, "
         "my email is, my address is, address is, the code is, the date is, i think, i guess",
         answers="yes, no, yeah, yep, yup, nope, no thanks, no thank you, yes please, thanks, thank you, "
         "thank you very much, please, correct, that's correct, that is correct, that's right, that's it, that's all, "
         "okay, sure, of course, hello, hi, hey, hello there, goodbye, bye, bye bye, exactly, not really, never mind, "
-        "maybe, perhaps, i don't know, not sure, i'm not sure, i do, i am, it is, yes it is, yes i am, yes i do, no i don't, not yet, nothing else, stop, "
-        "help, operator",
+        "maybe, perhaps, i don't know, not sure, i'm not sure, i do, i am, it is, yes it is, yes i am, yes i do, "
+        "no i don't, not yet, nothing else, stop, help, operator",
         questions="who what when where why how which can could do does did is are will would should may have has",
         digits="zero oh one two three four five six seven eight nine",
         doubles="double triple",
@@ -71,7 +69,7 @@ LISTS: Final = {
     "de": _Lists(
         never="der das die ein eine einen einem einer eines und oder aber denn sondern weil dass ob wenn falls obwohl "
         "während damit bevor nachdem mein meine meinen meinem meiner dein deine ihr ihre ihren ihrem sein seine unser "
-        "unsere den dem des äh ähm öh öhm hm also sozusagen quasi beziehungsweise im am zum zur vom beim ins",
+        "unsere den dem des äh ähm öh öhm also sozusagen quasi beziehungsweise im am zum zur vom beim ins",
         seldom="in an auf bei mit von nach zu für über unter um aus seit bis durch gegen ohne zwischen als wie ist "
         "sind war waren bin hat habe haben hätte hätten wird werden würde würden kann könnte könnten möchte möchten "
         "muss müsste soll sollte will wollen wollte ich er wir sie man es nicht noch sehr ganz auch nur sich etwa",
@@ -80,8 +78,8 @@ LISTS: Final = {
         "und zwar, das heißt, sagen wir mal",
         answers="ja, nein, nee, nö, doch, ja bitte, ja gerne, gerne, nein danke, danke, danke schön, vielen dank, "
         "bitte, genau, richtig, das stimmt, stimmt, das ist richtig, okay, klar, natürlich, hallo, guten tag, "
-        "guten morgen, tschüss, auf wiederhören, vielleicht, weiß nicht, weiß ich nicht, ich weiß es nicht, noch nicht, "
-        "das war's, das ist alles, stopp, hilfe",
+        "guten morgen, tschüss, auf wiederhören, vielleicht, weiß nicht, weiß ich nicht, ich weiß es nicht, "
+        "noch nicht, das war's, das ist alles, stopp, hilfe",
         questions="wer wen wem was wann wo wohin woher warum wieso weshalb wie welche welcher welches kann können "
         "könnten könnte haben hat ist sind gibt darf wird",
         digits="null eins zwei zwo drei vier fünf sechs sieben acht neun",

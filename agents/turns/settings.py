@@ -6,6 +6,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from offhook.agents.api import SettingsError
+
+End = Literal["silence", "transcript", "model", "service"]
+"""What can end a turn."""
+
 
 class TurnSettings(BaseModel):
     """When the caller has finished and when he interrupts. Times in seconds unless the name says otherwise."""
@@ -129,3 +134,17 @@ class TurnSettings(BaseModel):
                 f"short_silence {self.short_silence:g} is longer than long_silence {self.long_silence:g}: swap them"
             )
         return self
+
+    def resolve_end(self, *, stt_ends_turns: bool, has_model: bool) -> End:
+        """What ends turns on this call, with `auto` resolved.
+
+        Raises:
+            SettingsError: `end` asks for a service that ends turns, or for a model, and there is none.
+        """
+        if self.end == "auto":
+            return "service" if stt_ends_turns else "model" if has_model else "transcript"
+        if self.end == "service" and not stt_ends_turns:
+            raise SettingsError("turns.end: service, but the speech-to-text service does not end turns; use auto")
+        if self.end == "model" and not has_model:
+            raise SettingsError("turns.end: model, but there is no end-of-turn model; use auto or transcript")
+        return self.end
