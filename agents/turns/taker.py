@@ -323,7 +323,8 @@ class TurnTaker:
         ready = self._ready()
         dues = [(max(min(self._stopped_at + silence, longest), ready), lambda at: self._end_turn(at, why))]
         looks = self._looks()
-        if settings.eager and self._prepared is None and looks != "unfinished":
+        heard = self._settled_at is not None or words.changed_at > self._voice_at
+        if settings.eager and self._prepared is None and heard and looks != "unfinished":
             # A partial is believed at once when it has come in the pause and looks finished.
             came = self._settled_at is not None or (looks == "finished" and words.changed_at >= self._asked_at)
             wait = 0 if came else STABLE
@@ -392,7 +393,7 @@ class TurnTaker:
         assert self._asked_at is not None
         if self._settled_at is not None:
             return self._settled_at
-        patience = self.settings.transcript_timeout + (0 if self._words.interim else BATCH_PATIENCE)
+        patience = self.settings.transcript_timeout + (0 if self._words.unasked else BATCH_PATIENCE)
         return max(self._asked_at, self._words.changed_at) + patience
 
     # --- what it is
@@ -414,7 +415,7 @@ class TurnTaker:
         interrupt = self.settings.interrupt
         if interrupt == "off" or not self._interruptible:
             return 0
-        heard_voice = self._talking or self._now - self._last_voice <= LATE
+        heard_voice = self._voice or self._now - self._last_voice <= LATE
         if self._before or (interrupt != "words" and (heard_voice or interrupt == "transcript")):
             return 1
         return self.settings.min_words

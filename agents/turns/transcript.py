@@ -34,6 +34,8 @@ class Transcript:
         "When its words last changed."
         self.interim = False
         "Whether the service has ever given a partial."
+        self.unasked = False
+        "Whether it has ever given anything that was not asked for."
         self._finals: list[str] = []
         self._partial = ""
         self._raw = ""
@@ -65,6 +67,7 @@ class Transcript:
         self._forget(now)
         text = text.strip()
         self.interim = self.interim or bool(text)
+        self.unasked = self.unasked or self.interim
         self._raw, self._raw_at = text, now
         return self._change(self._finals, _after(text, self._taken), now)
 
@@ -72,6 +75,7 @@ class Transcript:
         """Take a final, the `last` of its stretch or not; True when it changed the words."""
         self._forget(now)
         text = text.strip()
+        self.unasked = self.unasked or (bool(text) and not last)
         new = _after(text, self._taken)
         # A stretch may become several finals: what they have not covered yet is still to be cut off.
         self._taken = [] if last else self._taken[len(words_of(text)) :]
