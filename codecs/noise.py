@@ -75,6 +75,7 @@ def known_filters() -> list[str]:
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
+@lru_cache
 def filter_class(name: str) -> type[NoiseFilter]:
     """The class of a filter.
 
@@ -164,8 +165,12 @@ def _library_path(settings: Mapping[str, Any]) -> str:
     path = settings.get("library", "")
     if not isinstance(path, str):
         raise NoiseFilterError(f"rnnoise: library: {path!r} is no path of a librnnoise")
-    if path:
-        return path
+    return path or _bundled()
+
+
+@lru_cache(maxsize=1)
+def _bundled() -> str:
+    """The library inside the wheel; looked for once, since each call asks."""
     spec = importlib.util.find_spec("pyrnnoise")
     if spec is None or spec.origin is None:
         raise NoiseFilterError(

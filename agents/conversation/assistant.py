@@ -27,20 +27,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel
 
 from offhook.agents import sound
-from offhook.agents.api import Agent, AgentCall, Refused, Utterance
+from offhook.agents.api import Agent, AgentCall, Refused, SettingsError, Utterance
 from offhook.agents.conversation.context import Context
 from offhook.agents.conversation.control import AssistantControl
-from offhook.agents.conversation.ears import Ears, TurnModel
+from offhook.agents.conversation.ears import Ears
 from offhook.agents.conversation.listeners import Inject, Listener, Score, Stop
 from offhook.agents.conversation.mind import Mind
 from offhook.agents.conversation.personas import Cast
 from offhook.agents.conversation.settings import AssistantSettings, read_settings
 from offhook.agents.conversation.speaker import Line, Speaker
+from offhook.agents.functions.call_tools import call_tools
 from offhook.agents.link import UtteranceEnded
 from offhook.agents.services.base import ServiceError
 from offhook.agents.services.resilience import ResilientModel, ResilientSpeechToText
@@ -49,7 +51,7 @@ from offhook.agents.turns.events import Decision, Discard, EndTurn, Hold, Interr
 from offhook.agents.turns.smart_turn import SmartTurn
 from offhook.codecs.audio import L16_8K, PCMU
 from offhook.codecs.convert import Converter
-from offhook.codecs.noise import noise_filter
+from offhook.codecs.noise import NoiseFilter, NoiseFilterError, filter_class
 from offhook.codecs.tones import BeepDetector
 
 GREETING_TIME: Final = 2.0
@@ -77,9 +79,10 @@ class Assistant(Agent):
         self.vad = options.vad
         self.vad_silence_ms = turns.vad_silence_ms
         self._loop = asyncio.get_running_loop()
-        self._filter = None
+        self._filter: NoiseFilter | None = None
         if options.noise:
-            self._filter = noise_filter(*_noise_section(options.noise))
+            name, rest = _noise_section(options.noise)
+            self._filter = _noise_class(name)(rest)
             self.noise_filter = self._filter.process
         self.context = Context(call.history)
         self.speaker = Speaker(call, self.answer_changed, self.mind_failed)
@@ -87,9 +90,7 @@ class Assistant(Agent):
         self.control = AssistantControl(self)
         self._stt = ResilientSpeechToText(services_of("stt", options.stt), call.service)
         self.cast = Cast(self, self.control)
-        model: TurnModel | None = None
-        if turns.end == "model" or (turns.end == "auto" and not self._stt.ends_turns):
-            model = self._turn_model(turns.model_path, needed=turns.end == "model")
+        model = _turn_model(turns.end, turns.model_path, self._stt.ends_turns)
         self.ears = Ears(turns, self._stt, model, self._decide, self.mind_failed)
         self._listeners = [
             Listener(
@@ -133,19 +134,18 @@ class Assistant(Agent):
         options = read_settings({**cls._attributes(), **settings})
         for section in (options.llm, *(persona.llm for persona in options.agents.values() if persona.llm)):
             services_of("llm", section)
-        services_of("tts", options.tts)
-        stt = services_of("stt", options.stt)
-        turns = options.turns
-        if turns.end == "model" or (turns.end == "auto" and not stt[0].ends_turns):
-            model = cls._turn_model(turns.model_path, needed=turns.end == "model")
-            if model is not None:
-                model.load()
-
-    @staticmethod
-    def _turn_model(path: str, *, needed: bool) -> SmartTurn | None:
-        if not needed and not SmartTurn.installed(path):
-            return None
-        return SmartTurn.shared(path)
+        for section in (options.tts, *(persona.tts for persona in options.agents.values() if persona.tts)):
+            services_of("tts", section)
+        stt = services_of("stt", options.stt)[0]
+        call_tools(options.call_tools, transfer_to=options.transfer_to)
+        if (model := _turn_model(options.turns.end, options.turns.model_path, stt.ends_turns)) is not None:
+            model.load()
+        if options.noise:
+            name, rest = _noise_section(options.noise)
+            _noise_class(name).warm(rest)
+        sounds = options.sound
+        for source in filter(None, (sounds.ambience, sounds.thinking, sounds.hold)):
+            sound.load(source, PCMU)
 
     # --- the call begins
 
@@ -459,8 +459,23 @@ class Assistant(Agent):
             assert isinstance(wish, Score)  # it is in the record already
 
 
+@cache
+def _turn_model(end: str, path: str, stt_ends_turns: bool) -> SmartTurn | None:
+    """The end-of-turn model these settings want; looked for once, for the files of a host do not change."""
+    if end == "model" or (end == "auto" and not stt_ends_turns and SmartTurn.installed(path)):
+        return SmartTurn.shared(path)
+    return None
+
+
 def _noise_section(section: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Name and settings of a noise filter."""
     if isinstance(section, str):
         return section, {}
     return str(section.get("filter", "")), {name: value for name, value in section.items() if name != "filter"}
+
+
+def _noise_class(name: str) -> type[NoiseFilter]:
+    try:
+        return filter_class(name)
+    except NoiseFilterError as error:
+        raise SettingsError(f"noise: {error}") from error

@@ -115,7 +115,7 @@ class Listener:
         except ValidationError as error:
             self._call.note("listener_failed", listener=name, error=f"{wish.name}: {error.errors()[0]['msg']}")
             return
-        self._call.note("listener", listener=name, action=wish.name, **wanted.model_dump())
+        self._call.note("listener", listener=name, action=wish.name, wish=wanted.model_dump())
         self._owner.heed(name, wanted)
 
 

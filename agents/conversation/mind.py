@@ -296,12 +296,17 @@ class Mind:
             self.told()
 
     def slow(self, call: FunctionCall) -> None:
-        """A function takes long: say so."""
-        function = self.persona.runner.get(call.name)
+        """A function takes long: say so, as a part of the message that called it."""
+        function, answer = self.persona.runner.get(call.name), self.answer
         fillers = function.filler if function is not None and function.filler else tuple(self.settings.filler)
-        if fillers and fillers[self._fillers % len(fillers)] and not self.speaker.busy:
-            self.line(fillers[self._fillers % len(fillers)])
-            self._fillers += 1
+        if not fillers or answer is None or answer.message is None or self.speaker.busy:
+            return
+        text = fillers[self._fillers % len(fillers)]
+        self._fillers += 1
+        if text:
+            line = Line(text, self.persona.voice, fixed=True)
+            answer.message.lines.append(line)
+            self.speaker.say(line)
 
     # --- when it goes wrong, and when it goes on for long
 

@@ -207,7 +207,12 @@ class Said:
 class PlayingGateway:
     """The gateway's side of the link: plays in the loop's time, reports what was heard, keeps everything."""
 
-    def __init__(self, agent_class: Callable[[AgentCall, dict[str, Any]], Agent], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        agent_class: Callable[[AgentCall, dict[str, Any]], Agent],
+        settings: dict[str, Any],
+        history: Sequence[Message] = (),
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.events: list[link.FromAgent] = []
         self.said: list[Said] = []
@@ -215,8 +220,9 @@ class PlayingGateway:
         self.over = False
         self.vad = VadService()
         self.refuse: dict[type[link.FromAgent], link.OrderRefused] = {}
-        offer = link.Offer(link.CallInfo("c1", "+15550001", "+15550100", "twilio"), "a", settings, "pcmu/8000")
-        self.history: list[dict[str, Any]] = []
+        self.history = list(history)
+        info = link.CallInfo("c1", "+15550001", "+15550100", "twilio")
+        offer = link.Offer(info, "a", settings, "pcmu/8000", history=list(history))
         self.session = AgentSession(offer, agent_class, self, vad=self.vad)
 
     @property
