@@ -163,6 +163,8 @@ class TurnTaker:
         """What the caller seems to have said since the last final."""
         self._pass(now)
         if self._words.partial(text, now):
+            if self._settled_at is not None and self.floor in (Floor.TURN, Floor.OVERLAP):
+                self._asked_at = None  # he goes on, too softly for the detector
             self._settled_at = None
             self._heard(now)
         return self._decide(now)
@@ -307,8 +309,8 @@ class TurnTaker:
 
     def _next_in_turn(self) -> list[Due]:
         words, settings = self._words, self.settings
-        if self._service_ended and words.fresh:
-            return [(words.changed_at, lambda at: self._end_turn(at, "service"))]
+        if self._service_ended and self._settled_at is not None and words.fresh:
+            return [(max(self._settled_at, words.changed_at), lambda at: self._end_turn(at, "service"))]
         longest = self._started_at + settings.max_turn
         if self._talking:
             dues: list[Due] = [(longest, self._cut_off)]
@@ -415,7 +417,7 @@ class TurnTaker:
         interrupt = self.settings.interrupt
         if interrupt == "off" or not self._interruptible:
             return 0
-        heard_voice = self._voice or self._now - self._last_voice <= LATE
+        heard_voice = self._voice or self._words.changed_at - self._last_voice <= LATE
         if self._before or (interrupt != "words" and (heard_voice or interrupt == "transcript")):
             return 1
         return self.settings.min_words
@@ -608,7 +610,7 @@ class TurnTaker:
         words = self._words
         settled = self._settled_at is not None
         understood = self._settled_at if self._settled_at is not None else words.changed_at
-        stopped = self._now if self._talking else self._stopped_at
+        stopped = at if self._talking else self._stopped_at
         text = words.take(at, closed=why == "service")
         if self._prepared is not None and words_of(self._prepared) == words_of(text):
             text, self._prepared = self._prepared, None
