@@ -7,15 +7,10 @@ once, the same index for all, no index, no id, an id that is empty, arguments th
 from __future__ import annotations
 
 import json
-import secrets
 from typing import Any
 
 from offhook.agents.services.base import FunctionCall
-
-
-def new_call_id() -> str:
-    """An id for a call that came without one: nine letters and digits, which is what the strictest API takes."""
-    return secrets.token_hex(5)[:9]
+from offhook.agents.services.messages import new_call_id
 
 
 class _Call:
