@@ -140,6 +140,8 @@ class Journal:
     ) -> None:
         self.directory = directory
         self.stats = JournalStats()
+        self.tap: Callable[[Entry], None] | None = None
+        "Told of every entry, on the thread that appends; must not block nor raise."
         self._wall, self._monotonic = wall, monotonic
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(directory)
@@ -171,8 +173,11 @@ class Journal:
         seq = self._seq
         self._seq = seq + 1
         at, mono = self._wall(), self._monotonic()
+        entry = Entry(call_id, seq, event, at, mono, data or {})
+        if self.tap is not None:
+            self.tap(entry)
         try:
-            body = _encode(Entry(call_id, seq, event, at, mono, data or {}))
+            body = _encode(entry)
         except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
             body = self._replaced(Entry(call_id, seq, event, at, mono), f"could not be encoded: {error}")
         if len(body) > MAX_ENTRY:

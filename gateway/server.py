@@ -97,6 +97,13 @@ class Gateway:
             stack.callback(listening.close)
             stack.push_async_callback(store.close)
             stack.callback(journal.close)
+            if config.tracing.endpoint:
+                from offhook.gateway.tracing import Tracer  # an extra
+
+                tracer = Tracer(config.tracing)
+                stack.push_async_callback(tracer.close)
+                journal.tap = tracer.entry
+                metrics.read("offhook_trace_spans_lost", "Spans not exported.", lambda: tracer.lost, counter=True)
             await shipper.reap()
             shipper.start()
             stack.push_async_callback(shipper.close)
