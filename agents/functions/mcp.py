@@ -70,8 +70,8 @@ MAX_DESCRIPTION: Final = 2_000
 """Characters of a tool's description: it costs its tokens in every reply."""
 
 
-SESSION_FORGOTTEN: Final = "Session terminated"
-"""What the SDK says when a server of before 2026 answers 404: it was restarted and has not looked at the call."""
+SESSION_FORGOTTEN: Final = re.compile(r"session.*(not found|terminated|expired|unknown|invalid)", re.IGNORECASE)
+"""How a server of before 2026 says 404, in its own words or the SDK's: restarted, it has not looked at the call."""
 
 
 class McpSettings(BaseModel):
@@ -293,7 +293,7 @@ class McpServer:
             try:
                 result = await client.call_tool(tool, arguments, self.settings.timeout)
             except MCPError as error:
-                forgotten = error.message == SESSION_FORGOTTEN
+                forgotten = SESSION_FORGOTTEN.search(error.message) is not None
                 if error.code == CONNECTION_CLOSED or forgotten:
                     self._lose(client)
                     if first and (harmless or forgotten):

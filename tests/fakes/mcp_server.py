@@ -47,7 +47,8 @@ def make_server() -> MCPServer:
     async def grow(ctx: Context) -> str:
         """Offer one more tool from now on."""
         server.add_tool(grown, name="grown")
-        await ctx.notify_tools_changed()
+        await ctx.notify_tools_changed()  # to clients of 2026 on
+        await ctx.session.send_tool_list_changed()  # to older ones
         return "grown"
 
     @server.tool()
