@@ -1,0 +1,129 @@
+"""What Google's two services share: where they are, who asks, and what their errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import google.auth
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth import api_key, exceptions
+from google.auth.credentials import Credentials
+from grpc import StatusCode, aio  # type: ignore[import-untyped]  # grpcio brings no types
+from pydantic import Field, SecretStr
+
+from offhook.agents.api import SettingsError
+from offhook.agents.services.base import FaultKind, ServiceError, ServiceSettings
+
+SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
+
+MAX_DETAIL: Final = 300
+"""Characters of Google's own error text that go into ours."""
+
+KEEP_ALIVE: Final = 30_000
+"""Milliseconds without traffic after which the connection is tried, so that one that has died is found before the next
+call needs it. Google's servers allow no less than 10 s."""
+
+KINDS: Final[dict[StatusCode, FaultKind]] = {
+    StatusCode.UNAUTHENTICATED: "rejected",
+    StatusCode.PERMISSION_DENIED: "rejected",
+    StatusCode.INVALID_ARGUMENT: "rejected",
+    StatusCode.NOT_FOUND: "rejected",
+    StatusCode.FAILED_PRECONDITION: "rejected",
+    StatusCode.UNIMPLEMENTED: "rejected",
+    StatusCode.RESOURCE_EXHAUSTED: "rate_limited",
+    StatusCode.DEADLINE_EXCEEDED: "timeout",
+}
+"""What a status says about the fault; those not here may pass."""
+
+
+class GoogleSettings(ServiceSettings):
+    """Who asks, and whom. Without key and file the application default credentials hold."""
+
+    api_key: SecretStr | None = None
+    """A key that is allowed to use the service."""
+    credentials_file: Path | None = None
+    """JSON file of a service account."""
+    api_endpoint: str = Field(default="", pattern=r"^((http://)?[A-Za-z0-9._-]+(:\d+)?)?$")
+    """Host of a region or a private connection; `http://` before it: in the clear and without credentials, to a proxy
+    of your own. Empty: Google's for the location."""
+
+
+class Identity:
+    """The credentials of one service, and the project they belong to. Looked up once, as late as possible."""
+
+    def __init__(self, role: str, settings: GoogleSettings) -> None:
+        self._role, self._settings = role, settings
+        self._found: tuple[Credentials, str] | None = None
+        if settings.api_key is not None and settings.credentials_file is not None:
+            raise SettingsError(f"{role}.credentials_file: there is an api_key too; give one of them")
+        if settings.credentials_file is not None and not settings.credentials_file.is_file():
+            raise SettingsError(f"{role}.credentials_file: {settings.credentials_file} is no file")
+
+    async def find(self) -> tuple[Credentials, str]:
+        """Credentials, and their project or ''.
+
+        Raises:
+            SettingsError: there are none, or the file is not what it should be.
+        """
+        if self._found is None:
+            self._found = await asyncio.to_thread(self._look)  # reads files, and may ask Google's own machines
+        return self._found
+
+    def _look(self) -> tuple[Credentials, str]:
+        settings = self._settings
+        from_key: Any = api_key.Credentials
+        from_file: Any = google.auth.load_credentials_from_file
+        found: tuple[Any, str | None]
+        try:
+            if settings.api_key is not None:
+                found = from_key(settings.api_key.get_secret_value()), ""
+            elif settings.credentials_file is not None:
+                found = from_file(str(settings.credentials_file), scopes=[SCOPE])
+            else:
+                found = google.auth.default(scopes=[SCOPE])
+        except exceptions.GoogleAuthError as error:
+            raise SettingsError(
+                f"{self._role}.credentials_file: {error}; give it or api_key, or set GOOGLE_APPLICATION_CREDENTIALS"
+            ) from error
+        return found[0], found[1] or os.environ.get("GOOGLE_CLOUD_PROJECT", "")
+
+
+def open_channel(settings: GoogleSettings) -> aio.Channel | None:
+    """A channel in the clear when the endpoint says so; else None, and the SDK opens its own."""
+    if not settings.api_endpoint.startswith("http://"):
+        return None
+    target = settings.api_endpoint.removeprefix("http://")
+    return aio.insecure_channel(target, options=[("grpc.keepalive_time_ms", KEEP_ALIVE)])
+
+
+def failure(service: str, error: GoogleAPICallError) -> ServiceError:
+    """What an error of the SDK is to the conversation."""
+    status = error.grpc_status_code
+    kind = KINDS.get(status, "unavailable") if status is not None else "unavailable"
+    name = status.name if status is not None else type(error).__name__
+    text = " ".join(str(error.message).split())[:MAX_DETAIL]
+    return ServiceError(service, kind, f"{name} {text}".rstrip(), retry_after=_retry_after(error))
+
+
+def _retry_after(error: GoogleAPICallError) -> float:
+    """Seconds by google.rpc.RetryInfo among the details; else 0."""
+    for detail in error.details or ():
+        if (delay := getattr(detail, "retry_delay", None)) is not None:
+            return float(delay.seconds) + float(delay.nanos) / 1e9
+    return 0.0
+
+
+@contextmanager
+def translated(service: str) -> Iterator[None]:
+    """Raise ServiceError for what the SDK raises."""
+    try:
+        yield
+    except GoogleAPICallError as error:
+        raise failure(service, error) from error
+    except exceptions.GoogleAuthError as error:
+        raise ServiceError(service, "unavailable", f"credentials: {error}"[:MAX_DETAIL]) from error
