@@ -103,6 +103,7 @@ class Anthropic(LanguageModel):
             timeout=None,
             http_client=http_client(),
         )
+        self._messages = self._client.messages  # loaded here, as that takes time, and not for the first caller
         self._thoughts: Keepsakes[list[Block]] = Keepsakes()
 
     async def warm(self) -> None:
@@ -119,7 +120,7 @@ class Anthropic(LanguageModel):
         patience = Patience(self.name, self.settings)
         reply = _Reply(self.name, self._thoughts)
         with _translated(self.name):
-            stream: Any = await patience.wait(self._client.messages.create(**self._request(messages, functions)))
+            stream: Any = await patience.wait(self._messages.create(**self._request(messages, functions)))
             try:
                 while (event := await patience.wait(anext(stream, None))) is not None:
                     delta = reply.read(event)
@@ -137,22 +138,24 @@ class Anthropic(LanguageModel):
 
     def _request(self, messages: Sequence[Message], functions: Sequence[FunctionSchema]) -> dict[str, Any]:
         settings = self.settings
-        request: dict[str, Any] = {
+        body: dict[str, Any] = {"messages": turns_of(messages, self._thoughts.get)}
+        if system := system_of(messages, cache=settings.cache):
+            body["system"] = system
+        if functions:
+            body["tools"] = tools_of(functions, cache=settings.cache)
+        if settings.thinking is not None:
+            body["thinking"] = {"type": settings.thinking}
+        if settings.temperature is not None:
+            body["temperature"] = settings.temperature
+        # As arguments the SDK would go over each message field by field, on the event loop; and it has no
+        # `temperature` any more, though the models that take it are still served.
+        return {
             "model": settings.model,
             "max_tokens": settings.max_tokens,
-            "messages": turns_of(messages, self._thoughts.get),
+            "messages": [],
             "stream": True,
+            "extra_body": {**body, **settings.options},
         }
-        if system := system_of(messages, cache=settings.cache):
-            request["system"] = system
-        if functions:
-            request["tools"] = tools_of(functions, cache=settings.cache)
-        if settings.thinking is not None:
-            request["thinking"] = {"type": settings.thinking}
-        # No argument of the SDK any more, but a field of the API for the models that still take it.
-        warmth = {} if settings.temperature is None else {"temperature": settings.temperature}
-        request["extra_body"] = {**warmth, **settings.options}
-        return request
 
 
 class _Reply:

@@ -53,6 +53,7 @@ class OpenAi(LanguageModel):
         self.settings = settings
         self._model = model_of("llm", settings, DEFAULT_MODEL)
         self._client = make_client("llm", settings)
+        self._chat = self._client.chat.completions  # loaded here, as that takes 40 ms, and not for the first caller
 
     async def warm(self) -> None:
         """Open a connection by asking for the list of models."""
@@ -68,7 +69,7 @@ class OpenAi(LanguageModel):
         patience = Patience(self.name, self.settings)
         reply = _Reply(self.name, self.settings.begins_thinking)
         with translated(self.name):
-            stream = await patience.wait(self._client.chat.completions.create(**self._request(messages, functions)))
+            stream = await patience.wait(self._chat.create(**self._request(messages, functions)))
             try:
                 while (chunk := await patience.wait(anext(stream, None))) is not None:
                     text = reply.read(chunk)
@@ -88,27 +89,23 @@ class OpenAi(LanguageModel):
     def _request(self, messages: Sequence[Message], functions: Sequence[FunctionSchema]) -> dict[str, Any]:
         settings = self.settings
         key = settings.max_tokens_key or ("max_completion_tokens" if settings.official else "max_tokens")
-        request = {
-            "model": self._model,
-            "messages": repaired(messages),
-            "stream": True,
-            "extra_body": settings.options,
-        }
+        body: dict[str, Any] = {"messages": repaired(messages)}
         if settings.ask_usage:
-            request["stream_options"] = {"include_usage": True}
+            body["stream_options"] = {"include_usage": True}
         if settings.max_tokens is not None:
-            request[key] = settings.max_tokens
+            body[key] = settings.max_tokens
         if settings.temperature is not None:
-            request["temperature"] = settings.temperature
+            body["temperature"] = settings.temperature
         if functions:
-            request["tools"] = [
+            body["tools"] = [
                 {
                     "type": "function",
                     "function": {"name": one.name, "description": one.description, "parameters": one.parameters},
                 }
                 for one in functions
             ]
-        return request
+        # As arguments the SDK would go over each message field by field: 0.4 ms of the event loop for every one.
+        return {"model": self._model, "messages": [], "stream": True, "extra_body": {**body, **settings.options}}
 
 
 class _Reply:

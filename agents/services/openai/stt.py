@@ -77,6 +77,7 @@ class OpenAiSpeech(SpeechToText):
         self.formats = (L16_16K, L16_8K) if settings.wideband else (L16_8K, L16_16K)
         self.model = model_of("stt", settings, DEFAULT_MODEL)
         self._client = make_client("stt", settings)
+        self._transcriptions = self._client.audio.transcriptions  # loaded here, and not for the first caller
 
     async def warm(self) -> None:
         """Open a connection by asking for the list of models."""
@@ -100,14 +101,14 @@ class OpenAiSpeech(SpeechToText):
         with translated(self.name):
             if self.settings.stream:
                 return await self._streamed(patience, request, partial)
-            answer: Any = await patience.wait(self._client.audio.transcriptions.create(**request))
+            answer: Any = await patience.wait(self._transcriptions.create(**request))
         text = answer if isinstance(answer, str) else answer.text
         if not isinstance(text, str):
             raise ServiceError(self.name, "bad_reply", "the answer holds no text")
         return text.strip()
 
     async def _streamed(self, patience: Patience, request: dict[str, Any], partial: Callable[[str], None]) -> str:
-        stream: Any = await patience.wait(self._client.audio.transcriptions.create(**request, stream=True))
+        stream: Any = await patience.wait(self._transcriptions.create(**request, stream=True))
         text, whole = "", None
         try:
             while (event := await patience.wait(anext(stream, None))) is not None:

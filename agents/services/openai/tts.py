@@ -52,14 +52,15 @@ class OpenAiVoice(TextToSpeech):
         self.model = model_of("tts", settings, DEFAULT_MODEL)
         if settings.voice is None and not settings.official:
             raise SettingsError(f"tts.voice: missing: name one of the voices that {settings.base_url} has")
-        self.client = make_client("tts", settings)
+        self._client = make_client("tts", settings)
+        self.speech = self._client.audio.speech.with_streaming_response
 
     async def warm(self) -> None:
         """Open a connection by asking for the list of models."""
         await warmed(self.name, self._models())
 
     async def close(self) -> None:
-        await self.client.close()
+        await self._client.close()
 
     async def open(self, format: AudioFormat) -> Voice:
         """See TextToSpeech; a connection is opened meanwhile."""
@@ -80,7 +81,7 @@ class OpenAiVoice(TextToSpeech):
 
     async def _models(self) -> None:
         with translated(self.name):
-            await self.client.models.list()
+            await self._client.models.list()
 
 
 class _Voice(Voice):
@@ -99,11 +100,12 @@ class _Voice(Voice):
         service = self._service
         patience = Patience(service.name, service.settings)
         samples = _Samples(service.name, service.settings.sample_rate)
-        speech = service.client.audio.speech.with_streaming_response
         spoken = False
         with translated(service.name):
             async with AsyncExitStack() as stack:
-                response = await patience.wait(stack.enter_async_context(speech.create(**service.request(text))))
+                response = await patience.wait(
+                    stack.enter_async_context(service.speech.create(**service.request(text)))
+                )
                 kind = response.headers.get("content-type", "")
                 if kind.startswith(("application/json", "text/")):
                     told = (await patience.wait(response.read())).decode(errors="replace")

@@ -358,7 +358,7 @@ def test_what_cannot_work_is_told_at_once() -> None:
 
 async def test_openai_is_asked_in_its_own_words() -> None:
     service = OpenAi(OpenAi.Settings(service="openai", api_key="sk-1"))
-    request = service._request(ASKED, ())
+    request = service._request(ASKED, ())["extra_body"]
     assert request["max_completion_tokens"] == 1000
     assert "max_tokens" not in request
     assert "sk-1" not in repr(service.settings)
