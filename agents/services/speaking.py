@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Final
 from uuid import uuid4
 
+import structlog
 from websockets.exceptions import ConnectionClosed
 
 from offhook.agents.services.base import Audio, ServiceError, ServiceSettings, Spoken, Voice, Word
@@ -33,7 +33,7 @@ SHORTEST_LIFE: Final = 5.0
 CANCEL_TIME: Final = 0.5
 """Seconds that telling the service to stop may take, before the connection is given up."""
 
-logger = logging.getLogger("offhook.agents.services")
+log = structlog.get_logger("offhook.agents.services")
 
 
 class Sentence:
@@ -204,7 +204,7 @@ class StreamingVoice(Voice):
                 fault = error
                 break
             except (ValueError, TypeError, AttributeError, LookupError) as error:  # of a shape it never has
-                logger.warning("%s: a message was not understood: %r", self._service, error)
+                log.warning("service.not_understood", service=self._service, error=repr(error))
                 if self._sentence is not None:
                     self._sentence.fail(ServiceError(self._service, "bad_reply", f"not understood: {error!r}"))
         self._forget(line)
@@ -214,7 +214,7 @@ class StreamingVoice(Voice):
             try:
                 await self._ready()
             except ServiceError as error:
-                logger.info("the voice is opened again when there is something to say: %s", error)
+                log.info("voice.not_reopened", service=self._service, error=str(error))
 
     async def _cancel(self, line: Line, sentence: Sentence) -> None:
         if line is not self._line:

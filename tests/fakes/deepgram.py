@@ -245,7 +245,8 @@ class _Flux(_Hearing):
             self.known, self.eager = known, False
             await self.connection.send(self.info(event))
             return
-        silence = self.now - words[self.known - 1][2] if self.known > self.since else -1
+        speaking = len(words) > self.known and words[self.known][1] <= self.now
+        silence = self.now - words[self.known - 1][2] if self.known > self.since and not speaking else -1
         if self.ends and silence >= self.fake.end_after * 1000:
             await self.end("model", 0)
         elif self.wants_eager and not self.eager and silence >= self.fake.eager_after * 1000:

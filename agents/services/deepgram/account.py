@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     from deepgram.listen.v2.socket_client import AsyncV2SocketClient as ListenV2
     from deepgram.listen.v2.types import ListenV2FatalError, ListenV2TurnInfo, ListenV2Warning
     from deepgram.speak.v1.socket_client import AsyncV1SocketClient as SpeakV1
-    from deepgram.speak.v1.types import SpeakV1Cleared, SpeakV1Flushed, SpeakV1Text, SpeakV1Warning
+    from deepgram.speak.v1.types import SpeakV1Text
 
 __all__ = [
     "ENCODINGS",
@@ -46,10 +46,7 @@ __all__ = [
     "ListenV2TurnInfo",
     "ListenV2Warning",
     "SpeakV1",
-    "SpeakV1Cleared",
-    "SpeakV1Flushed",
     "SpeakV1Text",
-    "SpeakV1Warning",
     "connect",
 ]
 

@@ -43,7 +43,7 @@ from offhook.agents.services.deepgram.account import (
     ListenV2Warning,
     connect,
 )
-from offhook.agents.services.deepgram.listening import Listening, logger
+from offhook.agents.services.deepgram.listening import Listening, log
 from offhook.codecs.audio import AudioFormat
 
 CHUNK: Constant = 0.08
@@ -141,7 +141,7 @@ class _Flux(Listening[ListenV2]):
             detail = f"{message.code}: {message.description}"
             return [HearingLost(ServiceError(self._service, kind, detail))]
         if isinstance(message, ListenV2Warning):
-            logger.warning("%s: %s: %s", self._service, message.code, message.description)
+            log.warning("service.complains", service=self._service, code=message.code, detail=message.description)
         return []
 
     def _turn(self, turn: ListenV2TurnInfo) -> Iterable[Heard]:

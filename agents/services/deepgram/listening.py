@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+import structlog
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -40,7 +40,7 @@ SHORTEST_LIFE: Final = 30.0
 GOODBYE: Final = 0.5
 """Seconds that saying CloseStream may take."""
 
-logger = logging.getLogger("offhook.agents.services")
+log = structlog.get_logger("offhook.agents.services")
 
 
 class Client(Protocol):
@@ -133,7 +133,7 @@ class Listening(Transcription, Generic[C]):
             excess += excess % self._format.sample_bytes
             del self._pending[:excess]
             if not self._dropped:
-                logger.warning("%s does not keep up: audio is dropped", self._service)
+                log.warning("hearing.audio_dropped", service=self._service)
             self._dropped += excess
         self._wake.set()
 
@@ -166,7 +166,7 @@ class Listening(Transcription, Generic[C]):
         try:
             fault = await self._persist(connection, client)
         except Exception:
-            logger.exception("%s: hearing failed", self._service)
+            log.exception("hearing.failed", service=self._service)
             fault = ServiceError(self._service, "bad_reply", "hearing failed; the log says why")
         self._over = True
         self._hear(HearingLost(fault))
@@ -183,7 +183,7 @@ class Listening(Transcription, Generic[C]):
                 await self._hang_up(connection, client)
             if fault.kind not in ("unavailable", "timeout") or (again and clock() - began < SHORTEST_LIFE):
                 return fault
-            logger.warning("heard no more, opening anew: %s", fault)
+            log.warning("hearing.opened_anew", service=self._service, error=str(fault))
             again = True
             self._rewind()
             try:
@@ -264,13 +264,13 @@ class Listening(Transcription, Generic[C]):
             except ConnectionClosed as error:
                 return closing_fault(self._service, error)
             except ValueError as error:
-                logger.warning("%s: a message was not understood: %r", self._service, error)
+                log.warning("service.not_understood", service=self._service, error=repr(error))
                 continue
             self._unanswered = 0
             try:
                 understood = list(self._understand(message))
             except (ValueError, TypeError, AttributeError, LookupError) as error:  # of a shape it never has
-                logger.warning("%s: a message was not understood: %r", self._service, error)
+                log.warning("service.not_understood", service=self._service, error=repr(error))
                 continue
             for heard in understood:
                 if isinstance(heard, HearingLost):

@@ -30,7 +30,7 @@ from offhook.agents.services.deepgram.account import (
     ListenV1SpeechStarted,
     connect,
 )
-from offhook.agents.services.deepgram.listening import Listening, logger
+from offhook.agents.services.deepgram.listening import Listening, log
 from offhook.codecs.audio import AudioFormat
 
 CHUNK: Constant = 0.1
@@ -123,7 +123,7 @@ class _Nova(Listening[ListenV1]):
         elif isinstance(message, ListenV1SpeechStarted):
             yield SpeechHeard()
         elif isinstance(message, ListenV1Error):
-            logger.warning("%s: %s", self._service, message.description)
+            log.warning("service.complains", service=self._service, detail=message.description)
         if self.asked and not self._asking and self._clock() - self._asked_at > PATIENCE:
             self.asked = False
             yield Final("", answers_finalize=True)

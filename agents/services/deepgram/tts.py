@@ -25,13 +25,10 @@ from offhook.agents.services.deepgram.account import (
     FORMATS,
     DeepgramSettings,
     SpeakV1,
-    SpeakV1Cleared,
-    SpeakV1Flushed,
     SpeakV1Text,
-    SpeakV1Warning,
     connect,
 )
-from offhook.agents.services.speaking import Line, Sentence, StreamingVoice, logger
+from offhook.agents.services.speaking import Line, Sentence, StreamingVoice, log
 from offhook.codecs.audio import AudioFormat
 
 MAX_TEXT: Constant = 2000
@@ -96,20 +93,20 @@ class _Speak(Line):
         await self._client.send_clear()
 
     async def read(self, sentence: Callable[[], Sentence | None]) -> None:
-        message = await self._client.recv()
-        if isinstance(message, SpeakV1Cleared):
+        message: Any = await self._client.recv()
+        # By its own word: the SDK takes every one of these for a SpeakV1Flushed.
+        kind = "" if isinstance(message, bytes) else message.type
+        if kind == "Cleared":
             self._clearing -= 1
-            return
-        current = sentence()
-        if isinstance(message, SpeakV1Warning):
-            logger.warning("%s: %s: %s", self._service, message.code, message.description)
+        elif kind == "Warning":
+            log.warning("service.complains", service=self._service, code=message.code, detail=message.description)
             if "flush" in f"{message.code} {message.description}".lower():
                 raise ServiceError(self._service, "rate_limited", message.description)
-        elif current is None or self._clearing > 0:
+        elif (current := sentence()) is None or self._clearing > 0:
             return
         elif isinstance(message, bytes):
             current.audio(message)
-        elif isinstance(message, SpeakV1Flushed):
+        elif kind == "Flushed":
             self._flushed = True
             current.end()
 

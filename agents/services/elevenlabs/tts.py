@@ -190,7 +190,7 @@ class _Contexts(Line):
         if message.normalized_alignment is not None:
             for word in self._timing.push(message.normalized_alignment):
                 current.word(word)
-        if message.is_final:
+        if raw.get("isFinal"):  # which the SDK's model does not know under this name
             for word in self._timing.rest():
                 current.word(word)
             current.end()
