@@ -13,6 +13,7 @@ import google.auth
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth import api_key, exceptions
 from google.auth.credentials import Credentials
+from google.oauth2 import service_account
 from grpc import StatusCode, aio  # type: ignore[import-untyped]  # grpcio brings no types
 from pydantic import Field, SecretStr
 
@@ -77,16 +78,17 @@ class Identity:
     def _look(self) -> tuple[Credentials, str]:
         settings = self._settings
         from_key: Any = api_key.Credentials
-        from_file: Any = google.auth.load_credentials_from_file
+        from_file: Any = service_account.Credentials.from_service_account_file
         found: tuple[Any, str | None]
         try:
             if settings.api_key is not None:
                 found = from_key(settings.api_key.get_secret_value()), ""
             elif settings.credentials_file is not None:
-                found = from_file(str(settings.credentials_file), scopes=[SCOPE])
+                account = from_file(str(settings.credentials_file), scopes=[SCOPE])
+                found = account, account.project_id
             else:
                 found = google.auth.default(scopes=[SCOPE])
-        except exceptions.GoogleAuthError as error:
+        except (exceptions.GoogleAuthError, ValueError) as error:  # ValueError: the file is no JSON
             raise SettingsError(
                 f"{self._role}.credentials_file: {error}; give it or api_key, or set GOOGLE_APPLICATION_CREDENTIALS"
             ) from error

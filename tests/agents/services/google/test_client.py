@@ -60,10 +60,11 @@ async def test_no_credentials_are_a_setting_that_is_missing(monkeypatch: pytest.
         await identity().find()
 
 
-async def test_a_file_that_holds_no_credentials(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{}", "no JSON", json.dumps({"type": "service_account", "client_email": "x"})])
+async def test_a_file_that_holds_no_credentials(content: str, tmp_path: Path) -> None:
     file = tmp_path / "account.json"
-    file.write_text(json.dumps({"type": "oddity"}))
-    with pytest.raises(SettingsError, match=r"stt.credentials_file: .*oddity"):
+    file.write_text(content)
+    with pytest.raises(SettingsError, match=r"stt.credentials_file: .*; give it or api_key"):
         await identity(credentials_file=file).find()
 
 
