@@ -95,7 +95,14 @@ def test_python_examples_compile(page: Path) -> None:
 
 
 def test_configuration_examples_load(tmp_path: Path) -> None:
-    credentials = ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "PLIVO_AUTH_ID", "PLIVO_AUTH_TOKEN", "AGENT_TOKEN")
+    credentials = (
+        "TWILIO_ACCOUNT_SID",
+        "TWILIO_AUTH_TOKEN",
+        "PLIVO_AUTH_ID",
+        "PLIVO_AUTH_TOKEN",
+        "AGENT_TOKEN",
+        "SHOP_TOKEN",
+    )
     env = dict.fromkeys(credentials, "x" * 32)
     whole: dict[str, Any] = {
         "public_url": "https://voice.test",

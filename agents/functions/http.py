@@ -5,7 +5,7 @@
     url: https://shop.example.com/orders/{number}
     method: GET
     headers: {Authorization: "Bearer ${SHOP_TOKEN}"}
-    parameters: {number: {type: string, description: "six digits"}, year: integer?}
+    parameters: {number: {type: string, description: "six digits"}, year: optional integer}
 
 Arguments stand for `{placeholders}` in `url`, `query` and `body`, as do `{call.id}`, `{call.from}` and `{call.to}`.
 Arguments that no placeholder uses go into the query of a GET or DELETE and into a JSON object for the others; with a
@@ -57,6 +57,9 @@ BACKSTOP: Final = 1.0
 
 CALL_FIELDS: Final = ("call.id", "call.from", "call.to")
 
+OPTIONAL: Final = "optional "
+"""Before a type in the short form of parameters; a `?` after it would be YAML's own."""
+
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_]\w*(?:\.\w+)?)\}")
 _ORIGIN: Final = re.compile(r"https?://[^/?#{}\s]+(?=[/?#]|$)")
 _SECRET_NAME: Final = re.compile(r"auth|cookie|credential|key|pass|secret|sign|token", re.IGNORECASE)
@@ -85,7 +88,7 @@ class HttpFunctionSettings(BaseModel):
     headers: dict[str, str] = {}
     parameters: dict[str, Any] = {}
     """A JSON Schema of an object, or its short form: name → `string`, `integer`, `number`, `boolean`, `array` or
-    `object`, with a `?` where it may be missing, or name → a JSON Schema."""
+    `object`, after `optional` where it may be missing, or name → a JSON Schema."""
     query: dict[str, str | int | float | bool] = {}
     "Added to the URL's query; one whose only placeholder has no value is left out."
     body: Any = None
@@ -147,13 +150,13 @@ class HttpFunctionSettings(BaseModel):
         properties: dict[str, Any] = {}
         required = []
         for name, kind in self.parameters.items():
-            given = kind if isinstance(kind, dict) else {"type": str(kind).removesuffix("?")}
+            given = kind if isinstance(kind, dict) else {"type": str(kind).removeprefix(OPTIONAL)}
             if given.get("type") not in _TYPES and not given.keys() & {"enum", "anyOf", "oneOf", "allOf", "const"}:
                 message = "{name}: {kind} is no type; there are {known}"
                 detail = {"name": name, "kind": repr(given.get("type")), "known": ", ".join(_TYPES)}
                 raise PydanticCustomError("parameters", message, detail)
             properties[name] = given
-            if "default" not in given and not str(kind).endswith("?"):
+            if "default" not in given and not str(kind).startswith(OPTIONAL):
                 required.append(name)
         return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 

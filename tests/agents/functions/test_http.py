@@ -70,7 +70,8 @@ def answers(status: int, text: str = "", **options: Any) -> Answer:
 
 async def test_arguments_go_into_a_json_object(endpoint: Endpoint) -> None:
     result = await endpoint.call(
-        {"city": "Köln", "days": "3"}, parameters={"city": "string", "days": "integer?", "units": "string?"}
+        {"city": "Köln", "days": "3"},
+        parameters={"city": "string", "days": "optional integer", "units": "optional string"},
     )
     assert result == '{"ok":[1,2]}'
     [(method, path, headers, body)] = endpoint.asked
@@ -86,7 +87,7 @@ async def test_arguments_of_a_get_go_into_the_query(endpoint: Endpoint) -> None:
         method="get",
         url=endpoint.url + "/look/{day}?lang=en",
         query={"units": "metric", "n": 3, "near": "{near}"},
-        parameters={"city": "string", "day": "string", "exact": "boolean", "near": "string?"},
+        parameters={"city": "string", "day": "string", "exact": "boolean", "near": "optional string"},
         send_call="fields",
     )
     [(method, path, headers, body)] = endpoint.asked
@@ -103,7 +104,7 @@ async def test_a_template_says_what_is_sent(endpoint: Endpoint) -> None:
         "order": {"id": "{id}", "text": "No. {id} of {call.from}", "urgent": "{urgent}", "fixed": 1},
         "tags": ["phone", "{tag}"],
     }
-    parameters = {"id": "integer", "urgent": "boolean?", "tag": "string?", "unused": "string?"}
+    parameters = {"id": "integer", "urgent": "optional boolean", "tag": "optional string", "unused": "optional string"}
     await endpoint.call({"id": 7, "unused": "x"}, body=body, parameters=parameters, method="PUT", send_call="fields")
     [(method, _, _, sent)] = endpoint.asked
     assert (method, sent) == (
