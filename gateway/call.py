@@ -20,7 +20,7 @@ from offhook.codecs.convert import convert_all
 from offhook.gateway.bed import CallBeds
 from offhook.gateway.call_plan import APOLOGY, OFFERED, TRANSFER_BUDGET, CallPlan, Departure
 from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
-from offhook.gateway.latency import Turns
+from offhook.gateway.latency import CallerVoice, Turns
 from offhook.gateway.media_socket import MediaWebSocketProtocol
 from offhook.gateway.orders import MAX_KEYS_AT_ONCE, NOT_UP
 from offhook.gateway.playout import Playout
@@ -88,6 +88,7 @@ class Call:
         self._waiting_to_depart = False
         self._transferring = False
         self._turns = Turns(partial(board.turn, self))
+        self._caller_voice = CallerVoice()
         self._timers: list[asyncio.TimerHandle] = []
 
     def _step(self, step: Step) -> None:
@@ -159,6 +160,7 @@ class Call:
         if not self.live:
             return
         self.frames_in += 1
+        self._caller_voice.frames.append((now, media.payload))
         if self.recording is not None:
             self.recording.caller(media.payload, now, media.lost_ms)
         agent = self._agent
@@ -274,7 +276,8 @@ class Call:
             case link.Clear():
                 self._barge_in()
             case link.Turn():
-                self._turns.turn(message)
+                format = OFFERED if self.stream is None else self.stream.format
+                self._turns.turn(self._caller_voice.refine(message, format))
             case link.Transcript(role, text):
                 if not (role == "agent" and message.utterance):  # those come with the utterance, as heard
                     self.note("transcript", {"role": role, "text": text, "utterance": message.utterance})

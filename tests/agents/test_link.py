@@ -13,6 +13,7 @@ CALL = link.CallInfo("c1", "+15550001", "+15550100", "twilio", fields={"CallSid"
 
 TO_AGENT: list[link.ToAgent] = [
     link.Offer(CALL, "front-desk", {"name": "Acme", "n": 3}, "pcmu/8000", kind="receptionist"),
+    link.Offer(CALL, "front-desk", {}, "pcma/8000", history=[{"role": "user", "content": "A table für vier."}]),
     link.Answered(12.5),
     link.Dtmf("#"),
     link.UtteranceStarted(1, 3.25),
@@ -31,8 +32,20 @@ FROM_AGENT: list[link.FromAgent | link.FromHost] = [
     link.Transfer("+15550101", after_speech=False),
     link.SendDtmf("12#"),
     link.Transcript("caller", "yes", 0, 1.5),
-    link.Turn(1, 1.0, 1.3, 1.4, 1.5, 1.6),
+    link.Turn(1, 1.0, 1.3, 1.4, 1.45, 1.5, 1.6),
     link.Note("booked", {"day": "tuesday"}),
+    link.Context(
+        2,
+        [
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]},
+            {"role": "tool", "tool_call_id": "1", "content": "20°"},
+        ],
+    ),
+    link.Context(7),
+    link.Bed("0123abcd", bytes(range(256)), 0.5),
+    link.Bed(),
+    link.Service("llm", "openai", ttfb_ms=243.5),
+    link.Service("tts", "piper", fault="timeout", detail="no audio within 5 s"),
     link.Failed("ValueError: no", "Traceback …"),
     link.HostReady(7),
     link.Beat(1.0, 0.5, 1 << 20, 3),
@@ -63,6 +76,10 @@ def test_every_message_has_a_case_above() -> None:
         (b'{"type":"speak"}', "utterance"),
         (b'{"type":"speak","utterance":"one"}', r"\$\.utterance"),
         (b'{"type":"transcript","role":"ghost","text":""}', r"\$\.role"),
+        (b'{"type":"context","messages":[]}', "start"),
+        (b'{"type":"context","start":0,"messages":["hello"]}', r"\$\.messages\[0\]"),
+        (b'{"type":"bed","sound":"x","audio":"%%%"}', r"\$\.audio"),
+        (b'{"type":"service","role":"vad","service":"x"}', r"\$\.role"),
         (b"\xff\xfe", "bad message"),
         (b"not json", "bad message"),
     ],
@@ -97,6 +114,11 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_stored() -> None:
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(link.LinkError, match="kind 9"):
         list(link.FrameReader().feed(link.frame(1, 9, b"")))
+
+
+def test_a_bed_is_base64_in_an_event() -> None:
+    message = link.decode_from_agent(b'{"type":"bed","sound":"a1","audio":"//8AAA=="}')
+    assert message == link.Bed("a1", b"\xff\xff\x00\x00", 1.0)
 
 
 def test_defaults_stay_off_the_wire() -> None:

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from offhook.agents.link import Turn
 from offhook.codecs.audio import L16_8K, L16_16K, PCMA, PCMU, AudioFormat
 from offhook.codecs.convert import convert_all
-from offhook.gateway.latency import HEARING, MAX_OPEN, STAGE_HEADS, STAGES, Sent, Turns, split, voice_onset
+from offhook.gateway.latency import (
+    HEARING,
+    KEPT_FRAMES,
+    MAX_OPEN,
+    STAGE_HEADS,
+    STAGES,
+    CallerVoice,
+    Sent,
+    Turns,
+    split,
+    voice_end,
+    voice_onset,
+)
 
 
 def turn(**marks: float) -> Turn:
@@ -150,7 +162,7 @@ def test_what_is_kept_is_bounded() -> None:
     assert len(turns._sent) == len(turns._over) == len(turns._turns) == MAX_OPEN
 
 
-# --- where voice begins
+# --- where voice begins, and ends
 
 
 @pytest.mark.parametrize("format", [PCMU, PCMA, L16_8K, L16_16K], ids=str)
@@ -165,3 +177,41 @@ def test_voice_begins_behind_the_silence_and_the_noise_of_synthesisers(format: A
     assert voice_onset(frame(3000, 3000), format) == 0.0
     assert voice_onset(frame(0, 3000), format) == pytest.approx(0.010)
     assert voice_onset(b"", format) is None
+    assert voice_end(frame(0, 0), format) is None
+    assert voice_end(frame(3000, 0), format) == pytest.approx(0.010)
+    assert voice_end(frame(0, 3000), format) == pytest.approx(0.020)
+
+
+LOUD, HALF = b"\x10" * 160, b"\x10" * 80 + b"\xff" * 80
+
+
+def heard(*frames: bytes) -> CallerVoice:
+    """Frames that arrive every 20 ms from 10.0 on."""
+    voice = CallerVoice()
+    voice.frames.extend((10.0 + 0.02 * n, frame) for n, frame in enumerate(frames))
+    return voice
+
+
+@pytest.mark.parametrize(
+    ("frames", "said", "end"),
+    [
+        ([LOUD] * 5 + [HALF] + [PCMU.silence] * 10, 10.18, 10.09),  # the detector heard voice for 80 ms longer
+        ([LOUD] * 5 + [PCMU.silence] * 10 + [LOUD] * 3, 10.16, 10.08),  # he went on later: not this turn's
+        ([LOUD] * 10, 10.18, 10.18),
+        ([LOUD] + [PCMU.silence] * 40, 10.8, 10.8),  # too long ago: a caller who whispers
+        ([], 10.5, 10.5),
+        ([LOUD] * 5, 0.0, 0.0),
+    ],
+)
+def test_a_turn_begins_where_the_voice_ended_and_not_where_a_detector_noticed(
+    frames: list[bytes], said: float, end: float
+) -> None:
+    refined = heard(*frames).refine(turn(caller_stopped=said, turn_ended=11.0), PCMU)
+    assert refined == turn(caller_stopped=pytest.approx(end), turn_ended=11.0)
+
+
+def test_only_the_latest_frames_are_kept() -> None:
+    voice = heard(*[LOUD] * 1000)
+    assert len(voice.frames) == KEPT_FRAMES
+    late = turn(caller_stopped=11.0)
+    assert voice.refine(late, PCMU) is late
