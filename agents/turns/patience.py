@@ -13,17 +13,17 @@ STABLE: Final = 0.2
 UNHEARD_PAUSE: Final = 0.3
 """Seconds without a new word that make a pause when the detector hears nothing: it gives no help there."""
 
-MODEL_PATIENCE: Final = 0.5
+MODEL: Final = 0.5
 """Seconds the end-of-turn model may take; it needs less than 0.1, but shares its core with other calls."""
 
-BATCH_PATIENCE: Final = 2.0
+BATCH: Final = 2.0
 """Seconds more for the text of a service without partials: it transcribes the whole pause when asked."""
 
-STALL: Final = 3.0
+STALL: Final = 2.0
 """Seconds of voice without a new word, from a service that gives partials, after which the voice is noise."""
 
-NOISE_OVER_AGENT: Final = 2.0
-"""The same over the agent, which is silent so long."""
+NOISE_OVER_AGENT: Final = 1.2
+"""The same over the agent, which is silent so long: the first word of somebody who means it is text by then."""
 
 MAX_FALSE_HOLDS: Final = 2
 """Sounds without words after which a voice alone no longer stops the agent, until the caller has said something."""

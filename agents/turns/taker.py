@@ -30,32 +30,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
+from offhook.agents.turns import patience
 from offhook.agents.turns.backchannel import content_words, phrases_of, words_of
 from offhook.agents.turns.endings import Ending, ending
-from offhook.agents.turns.events import (
-    AskModel,
-    Decision,
-    Discard,
-    EndTurn,
-    Finalize,
-    Hold,
-    Interrupt,
-    Prepare,
-    Resume,
-)
+from offhook.agents.turns.events import AskModel, Decision, Discard, EndTurn, Finalize, Hold, Interrupt, Prepare, Resume
 from offhook.agents.turns.floor import TRANSITIONS, Floor, IllegalStepError, Step
-from offhook.agents.turns.patience import (
-    AGENT_TAIL,
-    BATCH_PATIENCE,
-    MAX_FALSE_HOLDS,
-    MODEL_PATIENCE,
-    MUTE_TAIL,
-    NOISE_OVER_AGENT,
-    RESIDUE,
-    STABLE,
-    STALL,
-    UNHEARD_PAUSE,
-)
 from offhook.agents.turns.settings import End, TurnSettings
 from offhook.agents.turns.transcript import LATE, Transcript
 
@@ -72,11 +51,24 @@ class TurnTaker:
     Interrupt a reply that is owed is void. `agent_speaking(False)` is for the end of speech, however it came; calling
     it for a Hold, too, does no harm.
 
+    Args:
+        settings: the call's.
+        stt_ends_turns: the speech-to-text service gives EndOfTurn.
+        stt_partials: it gives partials, so that a voice without text is noise before long.
+        has_model: somebody answers AskModel.
+
     Raises:
         SettingsError: `end` asks for a service that ends turns, or for a model, and there is none.
     """
 
-    def __init__(self, settings: TurnSettings, *, stt_ends_turns: bool = False, has_model: bool = False) -> None:
+    def __init__(
+        self,
+        settings: TurnSettings,
+        *,
+        stt_ends_turns: bool = False,
+        stt_partials: bool = True,
+        has_model: bool = False,
+    ) -> None:
         self.settings = settings
         self.end: Final[End] = settings.resolve_end(stt_ends_turns=stt_ends_turns, has_model=has_model)
         "What ends turns, `auto` resolved."
@@ -85,6 +77,7 @@ class TurnTaker:
         "The agent was given a turn and has not begun to answer."
         self._phrases = phrases_of(settings.language, settings.back_channels)
         self._words = Transcript()
+        self._partials = stt_partials
         self._out: list[Decision] = []
         self._now = 0.0
         # The agent.
@@ -145,7 +138,7 @@ class TurnTaker:
         self._asked_at, self._service_ended = None, False
         self._void()
         if self.floor in (Floor.QUIET, Floor.OVERLAP):
-            self._open(at, now)
+            self._open(at)
         return self._decide(now)
 
     def speech_stopped(self, at: float, now: float) -> list[Decision]:
@@ -155,6 +148,8 @@ class TurnTaker:
         self._last_voice = self._stopped_at = at
         if self.floor is not Floor.QUIET:
             self._pause(at, now)
+        elif self._spoke_since:
+            self._out.append(Finalize())  # it was taken for noise, and may have been words
         return self._decide(now)
 
     # --- what the speech-to-text service hears
@@ -255,7 +250,7 @@ class TurnTaker:
             if self.floor is Floor.TURN and (began or not self._ends_soon(now)):
                 self._agent_talks_over(now)
         elif self.floor is Floor.OVERLAP:
-            if self._talking or self._content() or now - self._stopped_at <= AGENT_TAIL:
+            if self._talking or self._content() or now - self._stopped_at <= patience.AGENT_TAIL:
                 self._take()
             else:
                 self._drop(now)
@@ -267,12 +262,11 @@ class TurnTaker:
         if muted != self._muted:
             self._muted = muted
             self._forget(now)
-            self._deaf_until = now + MUTE_TAIL
+            self._deaf_until = now + patience.MUTE_TAIL
         return self._decide(now)
 
     def tick(self, now: float) -> list[Decision]:
         """Time has passed."""
-        self._pass(now)
         return self._decide(now)
 
     def reset(self, now: float) -> list[Decision]:
@@ -315,38 +309,38 @@ class TurnTaker:
         if self._talking:
             dues: list[Due] = [(longest, self._cut_off)]
             if words.interim and words.fresh:
-                dues.append((max(self._voice_at, words.changed_at) + STALL, self._cut_off))
+                dues.append((max(self._voice_at, words.changed_at) + patience.STALL, self._cut_off))
             return dues
         if self._asked_at is None:
-            return [(words.changed_at + UNHEARD_PAUSE, lambda at: self._pause(words.changed_at, at))]
+            return [(words.changed_at + patience.UNHEARD_PAUSE, lambda at: self._pause(words.changed_at, at))]
         if not words.fresh:
-            return [(self._asked_at + LATE + BATCH_PATIENCE, self._drop)]
+            return [(self._asked_at + LATE + patience.BATCH, self._drop)]
         silence, why = self._silence()
         ready = self._ready()
         dues = [(max(min(self._stopped_at + silence, longest), ready), lambda at: self._end_turn(at, why))]
         looks = self._looks()
         heard = self._settled_at is not None or words.changed_at > self._voice_at
         if settings.eager and self._prepared is None and heard and looks != "unfinished":
-            # A partial is believed at once when it has come in the pause and looks finished.
-            came = self._settled_at is not None or (looks == "finished" and words.changed_at >= self._asked_at)
-            wait = 0 if came else STABLE
-            dues.append((max(words.changed_at + wait, self._asked_at), self._prepare_heard))
+            # A wrong guess costs little: the service may yet say more, and then what was prepared is thrown away.
+            wait = 0 if self._settled_at is not None or looks == "finished" else patience.STABLE
+            dues.append((max(words.changed_at + wait, self._asked_at), lambda _: self._prepare(words.text)))
         return dues
 
     def _next_in_doubt(self) -> list[Due]:
         words, asked = self._words, self._asked_at
         if self._content(growing=self._settled_at is None):
             return [(words.changed_at, self._interrupt)]
-        noise = self._started_at + NOISE_OVER_AGENT
+        noise = self._started_at + patience.NOISE_OVER_AGENT
         if self._talking:
-            if words.interim and not words.fresh:
+            if self._partials and not words.fresh:
                 return [(noise, self._give_up_on_noise)]
-            return [(self._voice_at + self.settings.back_channel_length, self._interrupt)]
+            last = max(self._voice_at, words.changed_at) if words.fresh else self._voice_at
+            return [(last + self.settings.back_channel_length, self._interrupt)]
         assert asked is not None, "a doubt without a voice begins with a pause"
         if self._settled_at is not None:
             return [(self._settled_at, self._judge)]
         if words.fresh:
-            return [(max(asked, words.changed_at) + STABLE, self._judge)]
+            return [(max(asked, words.changed_at) + patience.STABLE, self._judge)]
         return [(max(asked, min(noise, self._stopped_at + self.settings.false_interruption_after)), self._judge)]
 
     def _next_in_overlap(self) -> list[Due]:
@@ -356,15 +350,15 @@ class TurnTaker:
         if self._talking:
             return []
         if asked is None:
-            return [(words.changed_at + UNHEARD_PAUSE, lambda at: self._pause(words.changed_at, at))]
+            return [(words.changed_at + patience.UNHEARD_PAUSE, lambda at: self._pause(words.changed_at, at))]
         if self._settled_at is not None:
             ready = self._settled_at
         else:
-            ready = max(asked, words.changed_at) + STABLE if words.fresh else asked + LATE
+            ready = max(asked, words.changed_at) + patience.STABLE if words.fresh else asked + LATE
         content = self._content()
         if not content:
             # Not at once: the agent may be about to stop, and then it is an answer.
-            return [(max(ready, self._stopped_at + AGENT_TAIL), self._drop)]
+            return [(max(ready, self._stopped_at + patience.AGENT_TAIL), self._drop)]
         if needed and content >= needed:
             return [(ready, self._interrupt)]
         return []  # kept until the agent has finished
@@ -378,16 +372,14 @@ class TurnTaker:
             return settings.silence, "silence"
         looks = self._looks()
         if end == "model" and self._verdict is not None:
-            if looks == "unfinished" or self._verdict < settings.model_threshold:
-                return settings.long_silence, "silence"
-            return settings.model_silence, "model"
-        silence = {
-            "finished": settings.short_silence,
-            "open": settings.silence,
-            "unfinished": settings.long_silence,
-        }[looks]
+            if self._verdict >= settings.model_threshold and looks != "unfinished":
+                return settings.model_silence, "model"
+            if looks == "finished":  # word against melody
+                return (settings.silence + settings.long_silence) / 2, "complete"
+            return settings.long_silence, "silence"
+        silence = {"finished": settings.short_silence, "open": settings.silence}.get(looks, settings.long_silence)
         if self._question is not None and self._asked_at is not None:
-            silence = max(silence, self._asked_at + MODEL_PATIENCE - self._stopped_at)
+            silence = max(silence, self._asked_at + patience.MODEL - self._stopped_at)
         return silence, "complete" if looks == "finished" else "silence"
 
     def _ready(self) -> float:
@@ -395,8 +387,8 @@ class TurnTaker:
         assert self._asked_at is not None
         if self._settled_at is not None:
             return self._settled_at
-        patience = self.settings.transcript_timeout + (0 if self._words.unasked else BATCH_PATIENCE)
-        return max(self._asked_at, self._words.changed_at) + patience
+        wait = self.settings.transcript_timeout + (0 if self._words.unasked else patience.BATCH)
+        return max(self._asked_at, self._words.changed_at) + wait
 
     # --- what it is
 
@@ -423,7 +415,7 @@ class TurnTaker:
         return self.settings.min_words
 
     def _ends_soon(self, at: float) -> bool:
-        return self._until is not None and at >= self._until - AGENT_TAIL
+        return self._until is not None and at >= self._until - patience.AGENT_TAIL
 
     # --- steps
 
@@ -441,25 +433,19 @@ class TurnTaker:
         self._service_ended = False
         self._question = self._verdict = None
 
-    def _open(self, at: float, now: float) -> None:
+    def _open(self, at: float) -> None:
         """The caller's voice begins, in quiet or anew over the agent."""
-        if self.floor is Floor.QUIET:
+        by_voice = self.settings.interrupt == "vad" and self._false_holds < patience.MAX_FALSE_HOLDS
+        quiet = self.floor is Floor.QUIET
+        if quiet:
             self._start(at)
             self._before = self.owes or (self._speaking and at < self._speaking_since)
-            if not self._speaking and not (self.owes and self.settings.interrupt == "vad"):
-                self._take()
-                return
-            if self._speaking and self._ends_soon(at):
-                self._take()
-                return
-        voice_stops = self.settings.interrupt == "vad" and self._false_holds < MAX_FALSE_HOLDS
-        if voice_stops and (self._interruptible or not self._speaking):
+        if quiet and (self._ends_soon(at) if self._speaking else not (self.owes and by_voice)):
+            self._take()
+        elif by_voice and (self._interruptible or not self._speaking):
             self._hold(at)
-        elif self.floor is Floor.QUIET:
-            if self._speaking:
-                self._go(Step.TALK_OVER)
-            else:
-                self._take()
+        elif quiet:
+            self._go(Step.TALK_OVER)
 
     def _heard(self, now: float) -> None:
         """The text has changed."""
@@ -468,9 +454,7 @@ class TurnTaker:
         if self._prepared is not None and words_of(self._prepared) != words_of(self._words.text):
             self._void()
         if self.floor is Floor.TURN and self.owes:
-            # He goes on before he was answered.
-            self.owes = False
-            self._out.append(Interrupt(self._started_at))
+            self._void_reply()
         if self.floor is not Floor.QUIET or not self._words.fresh:
             return
         if not self._spoke_since and now < self._deaf_until:
@@ -480,8 +464,7 @@ class TurnTaker:
             if not self.owes:
                 self._words.keep()
                 return
-            self.owes = False
-            self._out.append(Interrupt(self._started_at))
+            self._void_reply()
             self._go(Step.TAKE)
             self._asked_at, self._settled_at = now, None
             return
@@ -495,9 +478,13 @@ class TurnTaker:
             self._go(Step.TALK_OVER)
         else:
             if self.owes:
-                self.owes = False
-                self._out.append(Interrupt(self._started_at))
+                self._void_reply()
             self._take()
+
+    def _void_reply(self) -> None:
+        """He goes on before he was answered."""
+        self._speaking = self.owes = False
+        self._out.append(Interrupt(self._started_at))
 
     def _agent_talks_over(self, now: float) -> None:
         """The agent begins while the caller has the floor."""
@@ -506,8 +493,7 @@ class TurnTaker:
         if not self._interruptible or self.settings.interrupt == "off":
             self._go(Step.TALK_OVER)
         elif self._words.fresh:
-            self._speaking = False
-            self._out.append(Interrupt(self._started_at))
+            self._void_reply()
         elif self._talking and self.settings.interrupt == "vad":
             self._hold(self._started_at)
         else:
@@ -536,10 +522,9 @@ class TurnTaker:
             self._ask_model()
 
     def _interrupt(self, at: float) -> None:
-        self._speaking = self.owes = False
         if self._words.fresh:
             self._false_holds = 0
-        self._out.append(Interrupt(self._started_at))
+        self._void_reply()
         self._take()
 
     def _judge(self, at: float) -> None:
@@ -583,10 +568,7 @@ class TurnTaker:
         self._spoke_since = False
         if self._talking and not self._muted:
             self._spoke_since = True
-            self._open(now, now)
-
-    def _prepare_heard(self, at: float) -> None:
-        self._prepare(self._words.text)
+            self._open(now)
 
     def _prepare(self, text: str) -> None:
         self._prepared = text
@@ -619,5 +601,5 @@ class TurnTaker:
         self.owes = True
         self._false_holds = 0
         self._spoke_since = False
-        self._residue_until = float("-inf") if settled else at + RESIDUE
+        self._residue_until = float("-inf") if settled else at + patience.RESIDUE
         self._out.append(EndTurn(text, self._started_at, stopped, understood, self._now, why))

@@ -27,8 +27,9 @@ VAD = 0.13
 class Ladder:
     """A taker, its timer, and what it decided when."""
 
-    def __init__(self, *, stt_ends_turns: bool = False, has_model: bool = False, **settings: Any) -> None:
-        self.taker = TurnTaker(TurnSettings(**settings), stt_ends_turns=stt_ends_turns, has_model=has_model)
+    def __init__(self, *, end: str = "auto", **how: Any) -> None:
+        service = {name: how.pop(name) for name in ("stt_ends_turns", "stt_partials", "has_model") if name in how}
+        self.taker = TurnTaker(TurnSettings.model_validate({"end": end, **how}), **service)
         self.now = 0.0
         self.made: list[tuple[float, Decision]] = []
 
@@ -193,7 +194,7 @@ def test_noise_without_words_is_no_turn_and_words_in_it_are_one() -> None:
     ladder = Ladder().speaks(0.0).until(5)
     assert ladder.take() == []
     ladder.partial(6.0, "hello").partial(6.4, "hello there").until(20)
-    assert ladder.take() == [(9.4, "end 'hello there' timeout")]
+    assert ladder.take() == [(8.4, "end 'hello there' timeout")]
     ladder.partial(30.0, "hello again").final(30.5, "hello again")
     assert ladder.until(40).take() == [(30.0, "interrupt"), (30.7, "end 'hello again' silence")]
 
@@ -209,7 +210,10 @@ def test_an_endless_turn_is_ended() -> None:
 def test_the_model_says_that_he_thinks() -> None:
     ladder = Ladder(has_model=True).speaks(0.0, 1.0).final(1.2, "I want to book a table.")
     ladder.at(1.25, ladder.taker.verdict, 1, 0.2)
-    assert ladder.until(5).take() == [(1.13, "ask 1"), (2.5, "end 'I want to book a table.' silence")]
+    assert ladder.until(5).take() == [(1.13, "ask 1"), (2.1, "end 'I want to book a table.' complete")]
+    ladder = Ladder(has_model=True).speaks(0.0, 1.0).final(1.2, "I want to book a table")
+    ladder.at(1.25, ladder.taker.verdict, 1, 0.2)
+    assert ladder.until(5).take()[1:] == [(2.5, "end 'I want to book a table' silence")]
 
 
 def test_the_model_is_not_believed_against_the_words() -> None:
@@ -232,7 +236,7 @@ def test_a_model_that_fails_or_hangs_is_done_without(probability: Any, ends: flo
 def test_an_answer_about_an_earlier_pause_counts_for_nothing() -> None:
     ladder = Ladder(end="model", has_model=True).speaks(0.0, 1.0).speaks(1.2, 2.0)
     ladder.at(2.15, ladder.taker.verdict, 1, 0.99).final(2.2, "Yes, I do.").at(2.3, ladder.taker.verdict, 2, 0.1)
-    assert ladder.until(6).take()[2:] == [(3.5, "end 'Yes, I do.' silence")]
+    assert ladder.until(6).take()[2:] == [(3.1, "end 'Yes, I do.' complete")]
 
 
 def test_the_service_ends_the_turn() -> None:
@@ -266,6 +270,13 @@ def test_what_is_not_there_cannot_end_turns(end: str) -> None:
 
 
 # --- eager ------------------------------------------------------------------------------
+
+
+def test_a_finished_sentence_is_answered_in_secret_as_soon_as_the_voice_drops() -> None:
+    ladder = Ladder(eager=True).speaks(0.0).partial(1.1, "I want a table.").stops(1.0)
+    assert ladder.take() == [(1.13, "prepare 'I want a table.'")]
+    ladder = Ladder(eager=True).speaks(0.0).partial(1.1, "I want a table").stops(1.0).until(1.35)
+    assert ladder.take() == [(1.3, "prepare 'I want a table'")]
 
 
 def test_a_reply_is_prepared_in_the_pause_and_thrown_away_when_he_goes_on() -> None:
@@ -360,19 +371,31 @@ def test_the_first_word_of_a_back_channel_waits_for_the_second() -> None:
 
 
 def test_long_speech_interrupts_before_it_is_text() -> None:
-    ladder = Ladder().agent(0.0).speaks(1.0).until(3)
+    ladder = Ladder(stt_partials=False).agent(0.0).speaks(1.0).until(3)
     assert ladder.take() == [(1.03, "hold"), (1.9, "interrupt")]
+
+
+def test_a_back_channel_is_over_before_long() -> None:
+    ladder = Ladder().agent(0.0).speaks(1.0).partial(1.4, "okay").partial(1.9, "okay yeah").stops(2.2)
+    ladder.final(2.5, "Okay, yeah.").until(4)
+    assert ladder.take() == [(1.03, "hold"), (2.5, "resume 'Okay, yeah.'")]
     ladder = Ladder().agent(0.0).speaks(1.0).partial(1.5, "yeah").until(3)
-    assert ladder.take() == [(1.03, "hold"), (1.9, "interrupt")]
+    assert ladder.take() == [(1.03, "hold"), (2.4, "interrupt")]
 
 
-def test_long_noise_from_which_a_streaming_service_hears_nothing_does_not() -> None:
-    ladder = Ladder().speaks(-5.0).partial(-4.5, "hi").stops(-4.0).final(-3.8, "Hi.").until(0).agent(0.0)
-    ladder.take()
-    ladder.speaks(1.0).until(4)
-    assert ladder.take() == [(1.03, "hold"), (3.0, "resume ''")]
+def test_long_noise_from_which_a_streaming_service_hears_nothing_does_not_interrupt() -> None:
+    ladder = Ladder().agent(0.0).speaks(1.0).until(4)
+    assert ladder.take() == [(1.03, "hold"), (2.2, "resume ''")]
     ladder.partial(4.5, "hello?")
     assert ladder.until(4.6).take() == [(4.5, "interrupt")]
+
+
+def test_a_batch_service_taken_for_a_streaming_one_is_still_asked() -> None:
+    ladder = Ladder().agent(0.0).speaks(1.0, 3.0).until(3.2)
+    assert ladder.made[-1] == (3.13, Finalize())
+    ladder.take()
+    ladder.final(3.9, "That is wrong.")
+    assert ladder.until(9).take() == [(3.9, "interrupt"), (3.9, "end 'That is wrong.' complete")]
 
 
 def test_words_that_come_after_the_agent_went_on_still_interrupt() -> None:

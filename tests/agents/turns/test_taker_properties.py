@@ -53,7 +53,7 @@ events: st.SearchStrategy[tuple[str, Any]] = st.one_of(
     st.tuples(st.just("service_ended_turn"), texts),
     st.tuples(st.just("service_eager"), texts),
     st.tuples(st.just("service_resumed"), st.none()),
-    st.tuples(st.just("verdict"), st.one_of(st.none(), st.floats(0, 1))),
+    st.tuples(st.just("verdict"), st.tuples(st.integers(1, 4), st.one_of(st.none(), st.floats(0, 1)))),
     st.tuples(st.just("agent_speaking"), st.booleans()),
     st.tuples(st.just("uninterruptible"), st.none()),
     st.tuples(st.just("ending"), st.floats(0, 1)),
@@ -72,7 +72,7 @@ def feed(taker: TurnTaker, event: tuple[str, Any], now: float) -> list[Decision]
         case "answer":
             return taker.final(what, now, answers_finalize=True)
         case "verdict":
-            return taker.verdict(taker._questions, what, now)
+            return taker.verdict(*what, now)
         case "uninterruptible":
             return taker.agent_speaking(True, now, interruptible=False)
         case "ending":
