@@ -5,6 +5,7 @@ https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -35,7 +36,7 @@ from offhook.agents.services.base import (
 from offhook.agents.services.gemini.messages import Signed, contents_of, instruction_of, tool_of
 from offhook.agents.services.http import MAX_DETAIL, Patience, http_client, refused, warmed
 from offhook.agents.services.keepsakes import Keepsakes
-from offhook.agents.services.messages import new_call_id
+from offhook.agents.services.messages import CALLER_PRESENT, new_call_id
 
 DEFAULT_MODEL: Final = "gemini-3.8-flash"
 
@@ -82,7 +83,8 @@ class Gemini(LanguageModel):
         headers: dict[str, str] = Field(default_factory=dict)
         """Sent with each request."""
         options: dict[str, Any] = Field(default_factory=dict)
-        """Put into the body of each request as they are, over what we put there, such as `safetySettings`."""
+        """Put into the body of each request as they are, over what we put there, such as `safetySettings`. Objects
+        are merged: `generationConfig: {topP: 0.9}`."""
 
         @field_validator("base_url")
         @classmethod
@@ -108,7 +110,6 @@ class Gemini(LanguageModel):
                 base_url=settings.base_url,
                 api_version=settings.api_version,
                 headers=dict(settings.headers),
-                extra_body=dict(settings.options) or None,
                 httpx_async_client=self._http,
                 # One attempt, told in so many words: without it the SDK sleeps for seconds before a second.
                 retry_options=types.HttpRetryOptions(attempts=1),
@@ -134,12 +135,15 @@ class Gemini(LanguageModel):
         """See LanguageModel. A call of a function comes as soon as the service has sent it, which it does whole."""
         patience = Patience(self.name, self.settings)
         reply = _Reply(self.name, self._signed)
-        contents: Any = contents_of(messages, self._signed.get, sign=self._generation >= 3)
-        config = self._config(messages, functions)
+        # As arguments the SDK would go over each message field by field: 0.5 ms of the event loop for every one.
+        config = types.GenerateContentConfig(
+            http_options=types.HttpOptions(extra_body=self._body(messages, functions)),
+            automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+        )
         with _translated(self.name):
             stream: Any = await patience.wait(
                 self._client.aio.models.generate_content_stream(
-                    model=self.settings.model, contents=contents, config=config
+                    model=self.settings.model, contents=CALLER_PRESENT, config=config
                 )
             )
             responses: list[httpx2.Response] = []
@@ -158,26 +162,35 @@ class Gemini(LanguageModel):
         with _translated(self.name):
             await self._client.aio.models.get(model=self.settings.model)
 
-    def _config(self, messages: Sequence[Message], functions: Sequence[FunctionSchema]) -> types.GenerateContentConfig:
+    def _body(self, messages: Sequence[Message], functions: Sequence[FunctionSchema]) -> dict[str, Any]:
         settings = self.settings
-        return types.GenerateContentConfig(
-            system_instruction=instruction_of(messages) or None,
-            temperature=settings.temperature,
-            max_output_tokens=settings.max_tokens,
-            tools=[tool_of(functions)] if functions else None,
-            thinking_config=self._thinking(),
-            automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
-        )
+        chosen = {
+            "temperature": settings.temperature,
+            "maxOutputTokens": settings.max_tokens,
+            "thinkingConfig": self._thinking(),
+        }
+        body: dict[str, Any] = {
+            "contents": contents_of(messages, self._signed.get, sign=self._generation >= 3),
+            "generationConfig": {name: value for name, value in chosen.items() if value is not None},
+        }
+        if instruction := instruction_of(messages):
+            body["systemInstruction"] = {"parts": [{"text": instruction}]}
+        if functions:
+            body["tools"] = [tool_of(functions)]
+        for name, value in settings.options.items():
+            ours = body.get(name)
+            body[name] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
+        return body
 
-    def _thinking(self) -> types.ThinkingConfig | None:
+    def _thinking(self) -> dict[str, Any] | None:
         level = self.settings.thinking
         if level is None:
             return None
         if self._generation >= 3:
-            return types.ThinkingConfig(thinking_level=types.ThinkingLevel(level.upper()))
+            return {"thinkingLevel": level.upper()}
         # Gemini 2.5 counts tokens instead; before it there was no thinking.
         if "2.5" in self.settings.model and level in ("minimal", "low"):
-            return types.ThinkingConfig(thinking_budget=0)
+            return {"thinkingBudget": 0}
         return None
 
     @staticmethod
@@ -261,7 +274,8 @@ class _Reply:
     def _call(self, call: types.FunctionCall, signature: bytes | None) -> FunctionCall:
         id = call.id or new_call_id()
         if call.id or signature:
-            self._signed.keep(id, Signed(call.id, signature))
+            text = base64.urlsafe_b64encode(signature).decode() if signature else None
+            self._signed.keep(id, Signed(call.id, text))
         return FunctionCall(id, call.name or "", json.dumps(call.args or {}, ensure_ascii=False))
 
     def finished(self) -> Usage:

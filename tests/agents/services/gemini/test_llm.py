@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -44,17 +43,6 @@ async def failed(fake: FakeGemini, **settings: Any) -> ServiceError:
     return caught.value
 
 
-def asked(fake: FakeGemini) -> Any:
-    """The body of the first request; the SDK writes some keys in the one case and some in the other."""
-
-    def camel(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {re.sub("_(.)", lambda found: found[1].upper(), key): camel(one) for key, one in value.items()}
-        return [camel(one) for one in value] if isinstance(value, list) else value
-
-    return camel(fake.requests[0].json)
-
-
 def ended(reason: str) -> list[Any]:
     return [Raw(chunk([], finish=reason)), End()]
 
@@ -67,11 +55,11 @@ async def test_the_request_carries_the_settings() -> None:
         temperature=0.3,
         max_tokens=50,
         api_version="v1beta",
-        options={"safetySettings": []},
+        options={"safetySettings": [], "generationConfig": {"topP": 0.9}},
         headers={"x-team": "a"},
     )
     (request,) = fake.requests
-    body = asked(fake)
+    body = request.json
     assert request.path == "/v1beta/models/gemini-3.8-flash:streamGenerateContent?alt=sse"
     declared = body["tools"][0]["functionDeclarations"]
     assert [one["name"] for one in declared] == ["book", "hang_up"]
@@ -82,6 +70,7 @@ async def test_the_request_carries_the_settings() -> None:
     assert body["generationConfig"] == {
         "temperature": 0.3,
         "maxOutputTokens": 50,
+        "topP": 0.9,
         "thinkingConfig": {"thinkingLevel": "LOW"},
     }
     assert body["safetySettings"] == []
@@ -102,7 +91,7 @@ async def test_the_request_carries_the_settings() -> None:
 async def test_each_generation_is_told_in_its_own_way_how_long_to_think(name: str, thinking: Any, config: Any) -> None:
     fake = FakeGemini()
     await replied(fake, model=name, thinking=thinking)
-    assert asked(fake)["generationConfig"].get("thinkingConfig") == config
+    assert fake.requests[0].json["generationConfig"].get("thinkingConfig") == config
 
 
 async def test_text_comes_piece_by_piece_and_the_cost_last() -> None:

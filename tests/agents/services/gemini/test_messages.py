@@ -29,8 +29,7 @@ def result(id: str, text: str = "done") -> Message:
 
 
 def contents(*talk: Message) -> list[dict[str, Any]]:
-    found = contents_of(talk, lambda _: None, sign=False)
-    return [content.model_dump(exclude_none=True, by_alias=True, mode="json") for content in found]
+    return contents_of(talk, lambda _: None, sign=False)
 
 
 def test_the_prompt_stands_apart() -> None:
