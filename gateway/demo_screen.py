@@ -31,8 +31,8 @@ LOUDEST_DBFS: Final = -12.0
 
 WIRE_AND_RECORD: Final = """\
     wire: the caller's last audible sample → the agent's first, as heard
-    record: the last frame that the detector took for voice → the first voiced
-    one of the reply, as heard; the sum of its stages"""
+    record: the end of the caller's voice as it arrived here → the agent's
+    first sound, as heard; the sum of its stages"""
 
 STYLES: Final = {"caller": "cyan", "agent": "green", "heard": "dim cyan"}
 
@@ -131,15 +131,15 @@ class Screen:
             title_justify="left",
             title_style="bold",
             show_edge=False,
-            padding=(0, 1, 0, 0),
+            padding=(0, 0, 0, 0),
         )
-        table.add_column("    the caller said", no_wrap=True, overflow="ellipsis", max_width=31)
+        table.add_column("    the caller said", no_wrap=True, overflow="ellipsis", max_width=27)
         table.add_column("wire", justify="right", style="bold", min_width=5)
         table.add_column("record", justify="right", min_width=6)
         shown = [stage for stage in STAGE_HEADS if any(stage in row.stages for row in rows)]
         for stage in shown:
             head = STAGE_HEADS[stage]
-            table.add_column(head, justify="right", style="dim", min_width=max(map(len, head.split())))
+            table.add_column(head, justify="right", style="dim", min_width=len(head))
         for row in rows:
             record = "–" if row.record_ms is None else f"{row.record_ms:.0f}"
             stages = [f"{row.stages[stage]:.0f}" if stage in row.stages else "" for stage in shown]

@@ -13,8 +13,9 @@ from rich.console import Console
 from offhook.gateway import demo
 from offhook.gateway.demo_judge import Check, TurnRow
 from offhook.gateway.demo_screen import Screen
+from offhook.gateway.latency import STAGE_HEADS
 
-STAGES = {"endpointing": 630.0, "understanding": 50.0, "thinking": 120.0, "synthesis": 12.0, "playout": 3.0}
+STAGES = dict(zip(STAGE_HEADS, (630.0, 50.0, 240.0, 120.0, 112.0, 3.0, 1640.0), strict=True))
 
 
 def screen(**options: object) -> tuple[Screen, io.StringIO]:
@@ -50,7 +51,7 @@ def test_everything_fits_80_columns_without_a_terminal() -> None:
     assert "1:01.2 caller I would like" in text
     assert "understood: appointment" in text
     [row] = [line.split() for line in lines if "898" in line]
-    assert row[-7:] == ["898", "1795", "630", "50", "120", "12", "3"]
+    assert row[-9:] == ["898", "1795", "630", "50", "240", "120", "112", "3", "1640"]
     assert "/x" * 60 in text  # paths are never broken, so that they can be copied
 
 
@@ -94,5 +95,8 @@ def test_the_demo_is_heard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     said = json.loads(capsys.readouterr().out)
     assert [check for check in said["checks"] if not check["ok"]] == []
     assert (code, said["ok"], len(said["turns"])) == (0, True, 3)
+    for turn in said["turns"]:
+        assert turn["record_ms"] == pytest.approx(sum(turn["stages"].values()), abs=0.5)
+        assert turn["record_ms"] == pytest.approx(turn["wire_ms"], abs=20)
     assert Path(said["recording"]).is_file()
     assert said["wire"]["ended_by"] == "bot"
