@@ -15,8 +15,8 @@ __all__ = ["FILLER", "HUM", "Phrases", "content_words", "phrases_of", "words_of"
 Phrases = frozenset[tuple[str, ...]]
 """Each phrase as its words, in lower case."""
 
-FILLER: Final = re.compile(r"u+h+m*|u+m+|e+h*m+|e+r+m*|ä+h+m*|ä+m+|ö+h+m*")
-"""What fills the gap while somebody thinks, however it is spelt: uh, uhm, um, er, erm, äh, ähm, öh."""
+FILLER: Final = re.compile(r"u+h+m*|u+m+|e+h*m+|e+r+m+|ä+h+m*|ä+m+|ö+h+m*")
+"""What fills the gap while somebody thinks, however it is spelt: uh, uhm, um, erm, äh, ähm, öh."""
 
 HUM: Final = re.compile(r"[hm]+|[ae]h+|" + FILLER.pattern)
 """Any sound that is no word: these, and mm, hmm, mhm, ah, eh."""
@@ -24,7 +24,7 @@ HUM: Final = re.compile(r"[hm]+|[ae]h+|" + FILLER.pattern)
 EVERYWHERE: Final = "ok, okay, aha, ah, oh, huh, uh-huh, uhuh, mm-hmm, mhm"
 
 LISTS: Final = {
-    "en": "yes, yeah, yea, ya, yep, yup, right, alright, all right, sure, sure thing, i see, i know, i understand, "
+    "en": "er, yes, yeah, yea, ya, yep, yup, right, alright, all right, sure, sure thing, i see, i know, i understand, "
     "got it, gotcha, good, very good, great, nice, cool, fine, wow, really, true, exactly, absolutely, of course, "
     "makes sense, okey dokey, that's right, that's true, interesting, sounds good",
     "de": "ja, jaja, jo, jep, genau, ganz genau, gut, sehr gut, gut gut, klar, alles klar, na klar, stimmt, "

@@ -49,7 +49,7 @@ class _Lists:
 LISTS: Final = {
     "en": _Lists(
         never="a an the and or but nor because cause so if unless although though while whereas since maybe my your "
-        "his its our their every um uh like well than whether i'm you're we're they're i'd i'll gonna wanna basically",
+        "his its our their every er like well than whether i'm you're we're they're i'd i'll gonna wanna basically",
         seldom="of to for from with without at by on in into onto about between under over as is are was were am be "
         "been will would can could should shall may might must has have had want need some any i he she we they who "
         "which what that's it's there's just very",

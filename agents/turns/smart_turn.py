@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offhook.agents.api import SettingsError
+from offhook.agents.services.base import ServiceError
 from offhook.agents.turns.features import FRAMES, MELS, RATE, log_mel
 from offhook.codecs.convert import resample_all
 
@@ -115,6 +116,7 @@ class SmartTurn:
 
         Raises:
             SettingsError: the model was not loaded yet and its file is not this model.
+            ServiceError: it failed on this audio.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._judge, pcm)
 
@@ -124,7 +126,10 @@ class SmartTurn:
         wide = resample_all(pcm[-size:], PHONE_RATE, RATE)
         samples: NDArray[np.float32] = np.frombuffer(wide, "<i2").astype(np.float32) * np.float32(1 / 32768)
         # The output is called logits, and is a probability: the sigmoid is part of the graph.
-        (given,) = self._session.run(None, {INPUT: log_mel(samples)[None]})
+        try:
+            (given,) = self._session.run(None, {INPUT: log_mel(samples)[None]})
+        except Exception as error:  # onnxruntime's own errors share no base below Exception
+            raise ServiceError("smart-turn", "bad_reply", str(error)) from error
         return float(given[0, 0])
 
     def close(self) -> None:

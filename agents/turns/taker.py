@@ -91,9 +91,8 @@ class TurnTaker:
         self._voice = False
         self._noise = False
         "The voice that the detector hears is none."
-        self._voice_at = 0.0
-        self._stopped_at = 0.0
-        self._last_voice = float("-inf")
+        self._voice_at = self._stopped_at = 0.0
+        self._last_voice = self._residue_until = self._deaf_until = float("-inf")
         self._spoke_since = False
         "The detector has heard the caller since the last turn."
         # What is being heard.
@@ -109,8 +108,6 @@ class TurnTaker:
         self._questions = 0
         self._question: int | None = None
         self._verdict: float | None = None
-        self._residue_until = float("-inf")
-        self._deaf_until = float("-inf")
 
     # --- what the shell asks
 
@@ -538,8 +535,7 @@ class TurnTaker:
         heard = self._words.fresh
         if not heard:
             self._false_holds += 1
-        self._go(Step.DROP)
-        self._drop_words(at)
+        self._drop(at)
         # Whoever stopped it has perhaps said that it does not speak: it will again, shortly.
         self.owes = not self._speaking
         self._out.append(Resume(heard))
@@ -550,9 +546,6 @@ class TurnTaker:
 
     def _drop(self, at: float) -> None:
         self._go(Step.DROP)
-        self._drop_words(at)
-
-    def _drop_words(self, at: float) -> None:
         kept = self._words.kept
         self._words.take(at)
         self._words.kept = kept
