@@ -43,6 +43,7 @@ from offhook.agents.conversation.personas import Cast
 from offhook.agents.conversation.settings import AssistantSettings, read_settings
 from offhook.agents.conversation.speaker import Line, Speaker
 from offhook.agents.functions.call_tools import call_tools
+from offhook.agents.functions.toolbox import mcp_servers
 from offhook.agents.link import UtteranceEnded
 from offhook.agents.services.base import ServiceError
 from offhook.agents.services.resilience import ResilientModel, ResilientSpeechToText
@@ -138,6 +139,7 @@ class Assistant(Agent):
             services_of("tts", section)
         stt = services_of("stt", options.stt)[0]
         call_tools(options.call_tools, transfer_to=options.transfer_to)
+        mcp_servers(options.mcp)
         if (model := _turn_model(options.turns.end, options.turns.model_path, stt.ends_turns)) is not None:
             model.load()
         if options.noise:
@@ -155,7 +157,7 @@ class Assistant(Agent):
                 group.create_task(self.cast.open())
                 group.create_task(self._open_ears())
         except* ServiceError as errors:
-            raise Refused("; ".join(str(error) for error in errors.exceptions)) from errors
+            raise Refused("; ".join(_reasons(errors))) from errors
         if not self.call.history and self.options.greeting:
             self._greeting = self._staged_greeting()
             with suppress(TimeoutError):
@@ -457,6 +459,14 @@ class Assistant(Agent):
                 self.mind.begin("", nudge=wish.text)
         else:
             assert isinstance(wish, Score)  # it is in the record already
+
+
+def _reasons(errors: BaseExceptionGroup[ServiceError]) -> Iterator[str]:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _reasons(error)
+        else:
+            yield str(error)
 
 
 @cache

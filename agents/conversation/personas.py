@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from offhook.agents.functions.call_tools import call_tools
 from offhook.agents.functions.http import HttpPool, http_function
 from offhook.agents.functions.python import functions_of
 from offhook.agents.functions.runner import FunctionRunner
+from offhook.agents.functions.toolbox import combined, connect, mcp_servers, release
 from offhook.agents.services.base import FunctionSchema, ServiceError
 from offhook.agents.services.resilience import ResilientModel, ResilientTextToSpeech
 from offhook.agents.services.shared import services_of, warm
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 MAIN: Final = "main"
 """The assistant itself, among its agents."""
+
+MCP_TIME: Final = 1.5
+"""Seconds of ringing that MCP servers get to connect; what is not there by then joins the call when it is."""
 
 _pool: Final = HttpPool()
 """The connections of all calls of this host to tools."""
@@ -49,18 +54,31 @@ class Cast:
             *(http_function(tool, _pool) for tool in options.tools),
             *call_tools(options.call_tools, transfer_to=options.transfer_to),
         ]
+        self._servers = mcp_servers(options.mcp)
+        for server in self._servers:
+            server.on_change.add(self._offer)
         self.personas: dict[str, Persona] = {}
         self._sections = {MAIN: options.tts}
-        self.personas[MAIN] = self._persona(MAIN, options.prompt, options.llm, self._tools)
+        self.personas[MAIN] = self._persona(MAIN, options.prompt, options.llm)
         for name, persona in options.agents.items():
             self._sections[name] = persona.tts or options.tts
-            tools = self._tools if persona.tools is None else [http_function(tool, _pool) for tool in persona.tools]
-            self.personas[name] = self._persona(name, persona.prompt, persona.llm or options.llm, tools)
+            self.personas[name] = self._persona(name, persona.prompt, persona.llm or options.llm)
+        self._offer()
         self._mind.persona = self.personas[MAIN]
 
-    def _persona(self, name: str, prompt: str, llm: list[ServiceSection], tools: list[Function]) -> Persona:
+    def _offer(self) -> None:
+        """Give everybody the functions there are at the moment."""
+        for name, persona in self.personas.items():
+            own = self._options.agents.get(name)
+            if own is None or own.tools is None:
+                tools = combined([*self._tools, *self._hand_offs(name)], self._servers)
+            else:
+                tools = [*(http_function(tool, _pool) for tool in own.tools), *self._hand_offs(name)]
+            persona.runner.replace(tools)
+
+    def _persona(self, name: str, prompt: str, llm: list[ServiceSection]) -> Persona:
         runner = FunctionRunner(
-            [*tools, *self._hand_offs(name)],
+            [],
             self._control,
             slow_after=self._options.filler_after,
             on_slow=self._mind.slow,
@@ -84,10 +102,13 @@ class Cast:
     # --- voices
 
     async def open(self) -> None:
-        """Connect the main agent's voice while the phone rings. Raises ServiceError."""
-        for service in services_of("llm", self._options.llm):
-            await warm(service)
-        await self._give_voice(self.personas[MAIN])
+        """Connect the main agent's voice, and its tools, while the phone rings. Raises ServiceError."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(connect(self._servers, MCP_TIME, self._control))
+            for service in services_of("llm", self._options.llm):
+                group.create_task(warm(service))
+            group.create_task(self._give_voice(self.personas[MAIN]))
+        self._offer()
 
     async def _give_voice(self, persona: Persona) -> None:
         section = self._sections[persona.name]
@@ -108,6 +129,9 @@ class Cast:
             await persona.runner.close()
         for voice in self._voices.values():
             await voice.voice.close()
+        for server in self._servers:
+            server.on_change.discard(self._offer)
+        await release(self._servers)
 
     # --- handing over
 

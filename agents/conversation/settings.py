@@ -117,8 +117,9 @@ class AssistantSettings(_Section):
     """Functions over HTTP, as in the guide; each with `name`, `description`, `url`, `parameters`."""
     mcp: list[dict[str, Any]] = []
     """MCP servers, each with `url` or `command`."""
-    transfer_to: dict[str, str] | str = {}
-    """Whom the model may transfer to: names and their numbers, or one number. The route must allow each as well."""
+    transfer_to: dict[str, str | dict[str, str]] | str = {}
+    """Whom the model may transfer to: names and their numbers, or `{number: …, when: …}`; or one number; or `any`. The
+    route must allow each as well."""
     call_tools: list[str] = ["hang_up"]
     """What else it may do with the call: hang_up, send_dtmf, collect_dtmf, leave_voicemail, hold."""
     agents: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")], PersonaSettings] = {}
