@@ -209,3 +209,7 @@ class Refused(Exception):
 
 class SettingsError(ValueError):
     """A setting of an agent cannot work; the text names the setting and the remedy."""
+
+
+class SettingsWarning(UserWarning):
+    """A setting works, but is hardly meant. Given with `warnings.warn` in `warm`; `offhook check` tells it."""

@@ -10,7 +10,7 @@ from offhook.agents.api import Agent, SettingsError
 
 GROUP: Final = "offhook.agents"
 
-BUILT_IN: Final = frozenset({"echo", "receptionist", "remote"})
+BUILT_IN: Final = frozenset({"assistant", "echo", "flow", "receptionist", "remote"})
 """Kinds that cannot block their host, so that many calls may share one; any other gets a host of its own a call."""
 
 

@@ -69,9 +69,8 @@ def prompt(source: str, format: AudioFormat) -> bytes:
     """The same sound to be played once: from its beginning to its end, not a loop. Blocks. Raises SettingsError."""
     if source in BUILT_IN:
         return _made(source, format)
-    _found(source)
-    samples, rate = _samples(source)
-    return _encoded(samples[: int(MAX_SECONDS * rate)], rate, format)
+    stat = _found(source)
+    return _read(source, stat.st_mtime_ns, stat.st_size, format, loop=False)
 
 
 def _found(path: str) -> os.stat_result:
@@ -97,9 +96,11 @@ def _made(name: str, format: AudioFormat) -> bytes:
 
 
 @lru_cache(maxsize=KEPT)
-def _read(path: str, stamp: int, size: int, format: AudioFormat) -> bytes:
+def _read(path: str, stamp: int, size: int, format: AudioFormat, *, loop: bool = True) -> bytes:
     """Time and size of the file are asked for so that a changed file is another one."""
     samples, rate = _samples(path)
+    if not loop:
+        return _encoded(samples[: int(MAX_SECONDS * rate)], rate, format)
     seconds = min(MAX_SECONDS, format.duration(MAX_BYTES) - SEAM)
     return _encoded(_looped(samples[: int((seconds + SEAM) * rate)], rate), rate, format)
 

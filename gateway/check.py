@@ -453,22 +453,34 @@ def check_agents(config: Config) -> Findings:
     used = {route.agent for route in config.routes}
     used |= {route.closed.agent for route in config.routes if route.closed is not None and route.closed.agent}
 
-    def look(name: str) -> Finding:
+    def look(name: str) -> list[Finding]:
         agent = config.agents[name]
+        label, remedy = f"{name} ({agent.kind})", f"correct agents.{name}"
         begun = time.monotonic()
-        error = try_agent(agent.kind, agent.settings, config.directory)
+        error, warnings = look_at_agent(agent.kind, agent.settings, config.directory)
         if error:
-            return Finding("agents", "fail", f"{name} ({agent.kind}): {error}", f"correct agents.{name}")
-        return Finding("agents", "ok", f"{name} ({agent.kind}) is ready in {time.monotonic() - begun:.1f} s")
+            return [Finding("agents", "fail", f"{label}: {error}", remedy)]
+        ready = Finding("agents", "ok", f"{label} is ready in {time.monotonic() - begun:.1f} s")
+        return [ready, *(Finding("agents", "warn", f"{label}: {warning}", remedy) for warning in warnings)]
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        yield from pool.map(look, sorted(used))
+        for findings in pool.map(look, sorted(used)):
+            yield from findings
     for name in sorted(set(config.agents) - used):
         yield Finding("agents", "warn", f"{name} is on no route", "add a route, or remove the agent")
 
 
 def try_agent(kind: str, settings: dict[str, object], directory: Path, *, budget: float = AGENT_BUDGET) -> str:
-    """Construct an agent in a process of its own, as an agent host would; gives what went wrong, or nothing.
+    """The same as `look_at_agent`, without the warnings."""
+    return look_at_agent(kind, settings, directory, budget=budget)[0]
+
+
+def look_at_agent(
+    kind: str, settings: dict[str, object], directory: Path, *, budget: float = AGENT_BUDGET
+) -> tuple[str, list[str]]:
+    """Construct an agent in a process of its own, as an agent host would.
+
+    Gives what went wrong, or nothing, and what the agent warns of.
 
     Args:
         directory: the configuration's; `module:Class` kinds are found there, and relative paths begin there.
@@ -481,12 +493,13 @@ def try_agent(kind: str, settings: dict[str, object], directory: Path, *, budget
             command, input=asked, capture_output=True, text=True, timeout=budget, cwd=directory, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"not ready after {budget:.0f} s"
+        return f"not ready after {budget:.0f} s", []
     try:
-        return str(json.loads(done.stdout.splitlines()[-1])["error"])
+        answer = json.loads(done.stdout.splitlines()[-1])
+        return str(answer["error"]), [str(warning) for warning in answer["warnings"]]
     except (IndexError, ValueError, KeyError, TypeError):
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-        return f"its process ended with {done.returncode}: {last}"
+        return f"its process ended with {done.returncode}: {last}", []
 
 
 # --- telling ------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Construct one agent as a call would, in a process of its own: `python -m offhook.gateway.check_agent`.
 
 For the doctor (`gateway/check.py`). Standard input is one JSON object, `{"kind", "settings", "path"}`; the last line
-of standard output is `{"ok": true}` or `{"ok": false, "error": "…"}`. An agent that hangs, exits or crashes does
-that to this process only.
+of standard output is `{"ok": true, "error": "", "warnings": […]}`, or `ok` is false and `error` says why. An agent that
+hangs, exits or crashes does that to this process only.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import warnings
 from typing import Any
 
-from offhook.agents.api import AgentCall, SettingsError
+from offhook.agents.api import AgentCall, SettingsError, SettingsWarning
 from offhook.agents.link import CallInfo
 from offhook.agents.registry import agent_class
 
@@ -45,8 +46,11 @@ def main() -> None:
     """Examine the agent named on standard input."""
     asked = json.load(sys.stdin)
     sys.path += asked["path"]
-    error = examine(asked["kind"], asked["settings"])
-    sys.stdout.write("\n" + json.dumps({"ok": not error, "error": error}) + "\n")
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always", SettingsWarning)
+        error = examine(asked["kind"], asked["settings"])
+    told = [str(one.message) for one in given if issubclass(one.category, SettingsWarning)]
+    sys.stdout.write("\n" + json.dumps({"ok": not error, "error": error, "warnings": told}) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from offhook.gateway import check
 from offhook.gateway.check import Finding
@@ -278,3 +279,15 @@ def test_agents_are_tried_in_a_process_of_their_own(name: str, words: str, tmp_p
     budget = 2.0 if name == "Stuck" else 30.0
     error = check.try_agent(f"shop_agents:{name}", {}, tmp_path, budget=budget)
     assert (words in error) if words else (error == "")
+
+
+def test_what_an_agent_warns_of_is_told(config_path: Path) -> None:
+    steps = {"main": {"say": "Hi.", "hangup": True}, "island": {"hangup": True}}
+    tree = yaml.safe_load(config_path.read_text()) | {
+        "agents": {"ivr": {"kind": "flow", "start": "main", "steps": steps}}
+    }
+    config_path.write_text(yaml.safe_dump(tree | {"routes": [{"number": "*", "agent": "ivr"}]}))
+    ready, warning = check.check_agents(load(config_path, {}))
+    assert (ready.state, warning.state) == ("ok", "warn")
+    assert warning.text == "ivr (flow): steps.island: no step leads there"
+    assert warning.remedy == "correct agents.ivr"
