@@ -49,6 +49,7 @@ async def test_only_the_last_eight_seconds_count_and_nothing_is_no_error(loaded:
 
 @needs_model
 async def test_the_loop_is_not_held_up_and_the_thread_ends() -> None:
+    before = set(threading.enumerate())
     model = SmartTurn()
     beats = 0
 
@@ -63,7 +64,7 @@ async def test_the_loop_is_not_held_up_and_the_thread_ends() -> None:
     heart.cancel()
     assert beats >= 3, "loading and judging take 100 ms and more"
     model.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("smart-turn")]
+    assert set(threading.enumerate()) <= before
 
 
 @needs_model

@@ -28,7 +28,7 @@ from offhook.agents.turns.taker import TurnTaker
 LAST = 60.0
 """Seconds after which everything must have settled."""
 
-tried = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+tried = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 modes = st.fixed_dictionaries(
     {
