@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -66,6 +67,7 @@ def call_tools(names: Collection[str] = ("hang_up",), *, transfer_to: Destinatio
 # --- the call's end ---------------------------------------------------------------------
 
 
+@cache
 def _hang_up() -> Function:
     async def hang_up(call: CallControl, reason: Annotated[str, "why, in a few words, for the record"] = "") -> str:
         """End the call, after what has been said is heard. Say goodbye first, in the same reply. Use it when the
@@ -76,6 +78,7 @@ def _hang_up() -> Function:
     return function(hang_up, then="end", timeout=PATIENCE, filler=SILENT)
 
 
+@cache
 def _leave_voicemail() -> Function:
     async def leave_voicemail(
         message: Annotated[str, Field(min_length=1, max_length=1000, description="what to say after the tone")],
@@ -167,6 +170,7 @@ _SEPARATORS: Final = str.maketrans("", "", " -.()/")
 # --- keys and waiting -------------------------------------------------------------------
 
 
+@cache
 def _send_dtmf() -> Function:
     async def send_dtmf(
         keys: Annotated[
@@ -182,6 +186,7 @@ def _send_dtmf() -> Function:
     return function(send_dtmf, then="listen", timeout=PATIENCE, filler=SILENT)
 
 
+@cache
 def _collect_dtmf() -> Function:
     async def collect_dtmf(
         call: CallControl,
@@ -199,6 +204,7 @@ def _collect_dtmf() -> Function:
     return function(collect_dtmf, timeout=PATIENCE + MAX_KEYS * NEXT_KEY, filler=SILENT)
 
 
+@cache
 def _hold() -> Function:
     async def hold(
         seconds: Annotated[float, Field(ge=1, le=MAX_HOLD, description="how long")],

@@ -23,6 +23,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, Literal, Self
 from urllib.parse import quote
 
@@ -215,7 +216,7 @@ class _Endpoint:
 
     def __init__(self, settings: HttpFunctionSettings, pool: HttpPool) -> None:
         self._settings, self._pool = settings, pool
-        self._model = _model(settings)
+        self._model = _model(settings.name, json.dumps(settings.json_schema))
         templates = (settings.url, settings.query, settings.body)
         self._used = {name for template in templates for name in _placeholders(template)}
         self._secrets = sorted(set(_secrets(settings)), key=len, reverse=True)
@@ -359,19 +360,23 @@ def _segment(name: str, values: dict[str, Any]) -> str:
 # --- arguments and answers --------------------------------------------------------------
 
 
-def _model(settings: HttpFunctionSettings) -> type[BaseModel]:
-    """A pydantic model of the parameters' outer level; what lies deeper the endpoint checks itself."""
-    schema = settings.json_schema
+@lru_cache(maxsize=256)
+def _model(name: str, json_schema: str) -> type[BaseModel]:
+    """A pydantic model of the parameters' outer level; what lies deeper the endpoint checks itself.
+
+    Every call of a host makes its functions anew, and a model takes milliseconds to make.
+    """
+    schema = json.loads(json_schema)
     fields: dict[str, Any] = {}
-    for index, (name, inner) in enumerate(schema["properties"].items()):
+    for index, (parameter, inner) in enumerate(schema["properties"].items()):
         kind: Any = _TYPES.get(str(inner.get("type")), Any) if isinstance(inner, dict) else Any
         if isinstance(inner, dict) and isinstance(options := inner.get("enum"), list) and options:
             kind = Literal[tuple(options)]
-        required = name in schema.get("required", [])
-        fields[f"p{index}"] = (kind if required else kind | None, Field(... if required else None, alias=name))
+        required = parameter in schema.get("required", [])
+        fields[f"p{index}"] = (kind if required else kind | None, Field(... if required else None, alias=parameter))
     extra: Literal["allow", "forbid"] = "allow" if schema.get("additionalProperties", True) else "forbid"
     model: type[BaseModel] = create_model(
-        settings.name, __config__=ConfigDict(extra=extra, coerce_numbers_to_str=True), **fields
+        name, __config__=ConfigDict(extra=extra, coerce_numbers_to_str=True), **fields
     )
     return model
 

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints, overload
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -126,14 +127,20 @@ def function(
         TypeError: a parameter without a type hint, or of a type without a JSON Schema; no description.
     """
     told = getattr(callable, _MARK, None) or ToolOptions()
+    # A method is made a function of for every call; what its signature says is found out once.
+    key = getattr(callable, "__func__", callable)
     name = name or told.name or str(getattr(callable, "__name__", ""))
     if not NAME.fullmatch(name):
         raise TypeError(f"{name!r} is no name for a function; give `name` with letters, digits, _ and -")
-    text, of_parameters = parse_docstring(inspect.getdoc(_written(callable)) or "")
-    description = description or told.description or text
+    known = _signatures.setdefault(key, {}) if inspect.isfunction(key) else {}
+    called = name, inspect.ismethod(callable)
+    if called not in known:
+        known[called] = _signature(name, callable)
+    signature = known[called]
+    model, names, control = signature.model, signature.names, signature.control
+    description = description or told.description or signature.description
     if not description:
         raise TypeError(f"{name}: give it a docstring or `description`, or no model knows when to call it")
-    model, names, control = _arguments(name, callable, of_parameters)
     filler = told.filler if filler is None else filler
     is_async = inspect.iscoroutinefunction(callable) or inspect.iscoroutinefunction(
         getattr(callable, "__call__", None)  # noqa: B004 - an object whose call is a coroutine function
@@ -150,7 +157,7 @@ def function(
         return await result if inspect.isawaitable(result) else result
 
     return Function(
-        schema=FunctionSchema(name, description, json_schema(model)),
+        schema=FunctionSchema(name, description, signature.schema),
         call=call,
         timeout=told.timeout if timeout is None else timeout,
         background=told.background if background is None else background,
@@ -236,10 +243,25 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     return found
 
 
-def _arguments(
-    name: str, callable: Callable[..., Any], described: dict[str, str]
-) -> tuple[type[BaseModel], dict[str, str], str]:
-    """The pydantic model of the arguments, its fields with the parameters they stand for, and who gets the call."""
+@dataclass(frozen=True)
+class _Signature:
+    """What a function's signature and docstring say."""
+
+    model: type[BaseModel]
+    names: dict[str, str]
+    "Field of the model → parameter."
+    control: str
+    "The parameter that is handed the call; empty: none."
+    description: str
+    schema: dict[str, Any]
+
+
+_signatures: WeakKeyDictionary[Callable[..., Any], dict[tuple[str, bool], _Signature]] = WeakKeyDictionary()
+
+
+def _signature(name: str, callable: Callable[..., Any]) -> _Signature:
+    """Read a signature. Raises TypeError where a model could not be told of it."""
+    description, described = parse_docstring(inspect.getdoc(_written(callable)) or "")
     try:
         hints = get_type_hints(_written(callable), include_extras=True)
     except NameError as error:
@@ -263,10 +285,10 @@ def _arguments(
     settings = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
     try:
         model: type[BaseModel] = create_model(name, __config__=settings, **fields)
-        model.model_json_schema()
+        schema = json_schema(model)
     except PydanticUserError as error:
         raise TypeError(f"{name}: a parameter has a type that JSON cannot carry: {error.message}") from error
-    return model, names, control
+    return _Signature(model, names, control, description, schema)
 
 
 def _written(callable: Callable[..., Any]) -> Any:

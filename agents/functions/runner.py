@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -24,8 +25,11 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
+from offhook.agents.api import SettingsError
 from offhook.agents.functions.base import CallControl, Function, FunctionFailed, FunctionResult
 from offhook.agents.services.base import FunctionCall, FunctionSchema
+
+logger = logging.getLogger("offhook.agents.functions")
 
 SLOW_AFTER: Final = 1.2
 """Seconds without a result after which a pause on the telephone feels like a dead line."""
@@ -84,7 +88,7 @@ class FunctionRunner:
             max_per_call: calls over all turns.
 
         Raises:
-            ValueError: two functions have one name.
+            SettingsError: two functions have one name.
         """
         self._control = control
         self._slow_after, self._on_slow, self._on_background = slow_after, on_slow, on_background
@@ -97,11 +101,11 @@ class FunctionRunner:
         self.replace(functions)
 
     def replace(self, functions: Iterable[Function]) -> None:
-        """Offer these from now on. What runs goes on. Raises ValueError when two have one name."""
+        """Offer these from now on. What runs goes on. Raises SettingsError when two have one name."""
         found: dict[str, Function] = {}
         for function in functions:
             if function.schema.name in found:
-                raise ValueError(f"two functions are called {function.schema.name}; rename one")
+                raise SettingsError(f"tools: two functions are called {function.schema.name}; rename one")
             found[function.schema.name] = function
         self._functions = found
 
@@ -225,6 +229,10 @@ class FunctionRunner:
 
     def _note(self, call: FunctionCall, *, seconds: float, ok: bool, error: str) -> None:
         what = {"error": error[:500]} if error else {}
+        if self._closed:  # the call's record is complete: what was kept can only be told to the log
+            logger.log(
+                logging.INFO if ok else logging.WARNING, "function %s after the call: %s", call.name, error or "ok"
+            )
         self._control.note("function", function=call.name, ok=ok, seconds=round(seconds, 3), **what)
 
     # --- what outlives its run

@@ -11,6 +11,7 @@ import pytest
 from fakes.control import FakeControl
 from pydantic import BaseModel
 
+from offhook.agents.api import SettingsError
 from offhook.agents.functions import runner as subject
 from offhook.agents.functions.base import CallControl, Function, FunctionFailed, FunctionResult
 from offhook.agents.functions.runner import SILENT, FunctionRunner
@@ -187,7 +188,8 @@ async def test_interrupting_cancels_all_but_what_is_kept(told: Told) -> None:
     assert [(note["function"], note["ok"]) for note in notes(runner)] == [("look", False), ("pay", True)]
 
 
-async def test_hanging_up_waits_for_what_is_kept_only(told: Told) -> None:
+async def test_hanging_up_waits_for_what_is_kept_only(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     runner = told.runner(waits("look", 50.0), waits("pay", 3.0, keep=True, background=True))
     task = asyncio.create_task(runner.run([call("pay"), call("look")]))
     await asyncio.sleep(1)
@@ -197,6 +199,7 @@ async def test_hanging_up_waits_for_what_is_kept_only(told: Told) -> None:
     await runner.close()
     assert clock() - began == pytest.approx(2.0)
     assert told.background == []  # nobody is left to hear it
+    assert caplog.messages == ["function pay after the call: ok"]
     assert [(note["function"], note["ok"]) for note in notes(runner)] == [("look", False), ("pay", True)]
     [late] = await runner.run([call("look")])
     assert late.content == "The call is over."
@@ -241,7 +244,7 @@ async def test_functions_may_be_replaced(told: Told) -> None:
     assert runner.get("see") is not None
     assert runner.get("look") is None
     assert (await task)[0].ok
-    with pytest.raises(ValueError, match="two functions are called see; rename one"):
+    with pytest.raises(SettingsError, match="tools: two functions are called see; rename one"):
         runner.replace([waits("see", 1.0), waits("see", 2.0)])
 
 
