@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from offhook.agents.services.base import FaultKind, ServiceError
 
@@ -102,7 +102,7 @@ async def open_socket(service: str, url: str, headers: Mapping[str, str], timeou
     options = await connection_options(url, timeout)
     try:
         return await connect(url, additional_headers=headers, **options)
-    except (OSError, InvalidHandshake, ConnectionClosed) as error:
+    except (OSError, WebSocketException) as error:
         raise opening_fault(service, error, timeout) from error
 
 
@@ -110,7 +110,7 @@ def opening_fault(service: str, error: Exception, timeout: float) -> ServiceErro
     """Why there is no connection, from what `websockets.connect` raised."""
     if isinstance(error, InvalidStatus):
         response = error.response
-        why = response.headers.get("dg-error") or response.body.decode(errors="replace").strip()
+        why = next(iter(response.headers.get_all("dg-error")), "") or response.body.decode(errors="replace").strip()
         detail = f"HTTP {response.status_code} {why}".strip()[:MAX_DETAIL]
         wait = retry_after(response.headers)
         return ServiceError(service, status_fault(response.status_code), detail, retry_after=wait)
@@ -145,7 +145,7 @@ def status_fault(status: int) -> FaultKind:
 
 def retry_after(headers: Headers) -> float:
     """Seconds the service asks us to wait (RFC 9110 10.2.3), 0 when it does not say or not so that it is understood."""
-    value = headers.get("Retry-After", "").strip()
+    value = next(iter(headers.get_all("Retry-After")), "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
     try:

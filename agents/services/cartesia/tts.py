@@ -22,7 +22,7 @@ from cartesia import AsyncCartesia
 from cartesia.resources.tts import AsyncTTSResourceConnection
 from cartesia.types.websocket_response import Chunk, Done, Error, Timestamps
 from pydantic import Field, SecretStr, field_validator
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import WebSocketException
 
 from offhook.agents.services.base import ServiceError, ServiceSettings, TextToSpeech, Word
 from offhook.agents.services.speaking import Line, Sentence, StreamingVoice
@@ -121,7 +121,7 @@ class CartesiaVoice(TextToSpeech):
         options: Any = await connection_options(self.settings.base_url, timeout)
         try:
             return await self._client.tts.websocket_connect(websocket_connection_options=options).enter()
-        except (OSError, InvalidHandshake, ConnectionClosed) as error:
+        except (OSError, WebSocketException) as error:
             raise opening_fault(self.name, error, timeout) from error
 
 

@@ -21,7 +21,7 @@ from pydantic import Field, SecretStr, field_validator
 from websockets.asyncio.client import ClientConnection
 
 from offhook.agents.services.base import ServiceSettings
-from offhook.agents.services.websocket import WebSocketUrl, open_socket, present_key
+from offhook.agents.services.websocket import WebSocketUrl, connection_options, open_socket, present_key
 from offhook.codecs.audio import L16_8K, L16_16K, L16_24K, PCMA, PCMU, AudioFormat, Encoding
 
 with warnings.catch_warnings():
@@ -72,6 +72,10 @@ class DeepgramSettings(ServiceSettings):
     @classmethod
     def _key(cls, key: SecretStr) -> SecretStr:
         return present_key(key, KEY_HINT)
+
+    async def warm(self) -> None:
+        """Read the certificates from the disk."""
+        await connection_options(self.base_url, self.timeout)
 
 
 async def connect(settings: DeepgramSettings, path: str, query: Mapping[str, Any]) -> ClientConnection:

@@ -63,7 +63,7 @@ class FluxSettings(DeepgramSettings):
     keyterms: tuple[str, ...] = Field(default=(), max_length=100)
     "Names and words of the trade that it should expect."
     eot_threshold: float = Field(default=0.7, ge=0.5, le=1.0)
-    "How sure it must be that the caller has finished; higher waits longer. 1 leaves the end of turns to us."
+    "How sure it must be that the caller has finished; higher waits longer. At 1 it never is: we decide, and ask."
     eager_eot_threshold: float | None = Field(default=None, ge=0.3, le=0.9)
     "How sure it must be to say that he has probably finished, so that a reply is prepared; unset: it never does."
     eot_timeout_ms: int = Field(default=5000, ge=500, le=60_000)
@@ -85,11 +85,14 @@ class DeepgramFlux(SpeechToText):
 
     Settings: ClassVar[type[ServiceSettings]] = FluxSettings
     formats = FORMATS
-    ends_turns = True
 
     def __init__(self, settings: FluxSettings) -> None:
         super().__init__(settings)
         self.settings = settings
+        self.ends_turns = settings.eot_threshold < 1
+
+    async def warm(self) -> None:
+        await self.settings.warm()
 
     async def open(self, format: AudioFormat, hear: Callable[[Heard], None]) -> _Flux:
         """Start a stream, as `SpeechToText` has it."""
@@ -99,7 +102,10 @@ class DeepgramFlux(SpeechToText):
 
 
 class _Flux(Listening[ListenV2]):
-    """Its `finalize` ends the turn by force; the turn's text is then a Final that answers it, not an EndOfTurn."""
+    """Its `finalize` ends the turn by force; the turn's text is then a Final that answers it, not an EndOfTurn.
+
+    Where no turn is in progress, Flux does not answer that, and an empty Final does.
+    """
 
     def __init__(self, settings: FluxSettings, format: AudioFormat, hear: Callable[[Heard], None]) -> None:
         super().__init__(settings, format, hear, chunk=CHUNK, whole_chunks=True)
@@ -117,6 +123,7 @@ class _Flux(Listening[ListenV2]):
         self._ended = -1
         "Index of the last turn of this connection that has ended."
         self._text = ""
+        self._decides = settings.eot_threshold < 1
 
     async def _connect(self) -> tuple[ClientConnection, ListenV2]:
         connection = await connect(self._settings, "/v2/listen", self._query)
@@ -130,6 +137,7 @@ class _Flux(Listening[ListenV2]):
 
     def _reset(self) -> None:
         self._ended = -1
+        self._asking = self.asked = False  # it was about a turn of the connection that broke; Flux ends this one itself
 
     def _understand(self, message: Any) -> Iterable[Heard]:
         if isinstance(message, ListenV2TurnInfo):
@@ -151,8 +159,9 @@ class _Flux(Listening[ListenV2]):
         if turn.event == "EndOfTurn":
             self._ended, self._text = turn.turn_index, ""
             self._covered(turn.audio_window_end)
-            forced, self.asked = self.asked and turn.trigger == "manual", False
-            yield Final(text, answers_finalize=True) if forced else EndOfTurn(text)
+            answers = self.asked and not self._asking and turn.trigger == "manual"
+            self.asked = self.asked and not answers and not self._decides
+            yield EndOfTurn(text) if self._decides and not answers else Final(text, answers_finalize=answers)
             return
         if not text:
             self._covered(turn.audio_window_end - LEAD)

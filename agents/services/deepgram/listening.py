@@ -20,6 +20,7 @@ import structlog
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from offhook.agents.services import base
 from offhook.agents.services.base import Heard, HearingLost, ServiceError, Transcription
 from offhook.agents.services.deepgram.account import DeepgramSettings
 from offhook.agents.services.websocket import closing_fault
@@ -36,6 +37,9 @@ IDLE: Final = 4.0
 
 SHORTEST_LIFE: Final = 30.0
 """Seconds that a second connection must have held before a third is tried."""
+
+PATIENCE: Final = 1.0
+"""Seconds that the answer to `finalize` may take while other messages come; it takes some 150 ms."""
 
 GOODBYE: Final = 0.5
 """Seconds that saying CloseStream may take."""
@@ -92,6 +96,9 @@ class Listening(Transcription, Generic[C]):
         "A final is to be asked for as soon as all audio is sent."
         self.asked = False
         "A final has been asked for and has not come."
+        self._asked_at = 0.0
+        "When, monotonic seconds."
+        self._clock = asyncio.get_running_loop().time
         self._dropped = 0
         self._over = False
         self._task: asyncio.Task[None] | None = None
@@ -149,6 +156,12 @@ class Listening(Transcription, Generic[C]):
 
     # --- what subclasses may use
 
+    def _overdue(self) -> Iterable[Heard]:
+        """The answer to a `finalize` that the service leaves unanswered, which it does where there is no text."""
+        if self.asked and not self._asking and self._clock() - self._asked_at > PATIENCE:
+            self.asked = False
+            yield base.Final("", answers_finalize=True)
+
     async def _send_silence(self, client: C) -> None:
         """Let time pass for a service that knows it by the audio only."""
         self._pending += self._format.silence * (self._chunk // self._format.frame_bytes)
@@ -173,15 +186,14 @@ class Listening(Transcription, Generic[C]):
 
     async def _persist(self, connection: ClientConnection, client: C) -> ServiceError:
         """Converse until even a second connection has broken; say why."""
-        clock = asyncio.get_running_loop().time
         again = False
         while True:
-            began = clock()
+            began = self._clock()
             try:
                 fault = await self._converse(client)
             finally:
                 await self._hang_up(connection, client)
-            if fault.kind not in ("unavailable", "timeout") or (again and clock() - began < SHORTEST_LIFE):
+            if fault.kind not in ("unavailable", "timeout") or (again and self._clock() - began < SHORTEST_LIFE):
                 return fault
             log.warning("hearing.opened_anew", service=self._service, error=str(fault))
             again = True
@@ -232,6 +244,7 @@ class Listening(Transcription, Generic[C]):
                 if self._asking:
                     self._asking = False
                     await self._send_audio(client, len(self._pending))
+                    self._asked_at = self._clock()
                     await self._ask(client)
         except ConnectionClosed:
             return  # the reader sees it too, and says why
@@ -272,7 +285,7 @@ class Listening(Transcription, Generic[C]):
             except (ValueError, TypeError, AttributeError, LookupError) as error:  # of a shape it never has
                 log.warning("service.not_understood", service=self._service, error=repr(error))
                 continue
-            for heard in understood:
+            for heard in (*understood, *self._overdue()):
                 if isinstance(heard, HearingLost):
                     return heard.error
                 self._hear(heard)

@@ -11,7 +11,6 @@ then an empty final answers in its place.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, ClassVar, Literal, cast
 from typing import Final as Constant
@@ -35,9 +34,6 @@ from offhook.codecs.audio import AudioFormat
 
 CHUNK: Constant = 0.1
 """Seconds of audio in one message at most; as a rule one goes out with each frame."""
-
-PATIENCE: Constant = 1.0
-"""Seconds that an answer to Finalize may take while other messages come; it takes some 150 ms."""
 
 
 class NovaSettings(DeepgramSettings):
@@ -75,6 +71,9 @@ class Deepgram(SpeechToText):
         super().__init__(settings)
         self.settings = settings
 
+    async def warm(self) -> None:
+        await self.settings.warm()
+
     async def open(self, format: AudioFormat, hear: Callable[[Heard], None]) -> _Nova:
         """Start a stream, as `SpeechToText` has it. The connection is kept alive until audio comes."""
         stream = _Nova(self.settings, format, hear)
@@ -102,8 +101,8 @@ class _Nova(Listening[ListenV1]):
         for name in ("smart_format", "numerals", "profanity_filter", "mip_opt_out"):
             self._query[name] = getattr(given, name) or None
         self._query |= given.query
-        self._clock = asyncio.get_running_loop().time
-        self._asked_at = 0.0
+        self._owed = 0
+        "Finalizes of this connection that are not answered."
         self._partial = False
 
     async def _connect(self) -> tuple[ClientConnection, ListenV1]:
@@ -111,11 +110,14 @@ class _Nova(Listening[ListenV1]):
         return connection, ListenV1(websocket=cast(Any, connection))
 
     async def _ask(self, client: ListenV1) -> None:
-        self._asked_at = self._clock()
+        self._owed += 1
         await client.send_finalize()
 
     async def _keep_alive(self, client: ListenV1) -> None:
         await client.send_keep_alive()
+
+    def _reset(self) -> None:
+        self._owed = 0
 
     def _understand(self, message: Any) -> Iterable[Heard]:
         if isinstance(message, ListenV1Results):
@@ -124,9 +126,11 @@ class _Nova(Listening[ListenV1]):
             yield SpeechHeard()
         elif isinstance(message, ListenV1Error):
             log.warning("service.complains", service=self._service, detail=message.description)
-        if self.asked and not self._asking and self._clock() - self._asked_at > PATIENCE:
-            self.asked = False
-            yield Final("", answers_finalize=True)
+
+    def _overdue(self) -> Iterable[Heard]:
+        for heard in super()._overdue():
+            self._owed = 0
+            yield heard
 
     def _results(self, results: ListenV1Results) -> Iterable[Heard]:
         best = results.channel.alternatives[0]
@@ -136,12 +140,14 @@ class _Nova(Listening[ListenV1]):
                 self._partial = bool(text)
                 yield Partial(text)
             return
-        answers = bool(results.from_finalize) and self.asked and not self._asking
-        if answers:
-            self.asked = False
+        answers = False
+        if results.from_finalize:
+            self._owed = max(0, self._owed - 1)
+            answers = self.asked and not self._asking and not self._owed  # else it answers an earlier one
+            self.asked = self.asked and not answers
         if text or answers:
             self._partial = False
-            yield Final(text, best.confidence, answers)
+            yield Final(text, 1.0 if best.confidence is None else best.confidence, answers)
         elif self._partial:
             self._partial = False
             yield Partial("")

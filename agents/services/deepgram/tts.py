@@ -54,6 +54,9 @@ class DeepgramVoice(TextToSpeech):
         super().__init__(settings)
         self.settings = settings
 
+    async def warm(self) -> None:
+        await self.settings.warm()
+
     async def open(self, format: AudioFormat) -> StreamingVoice:
         """A voice for one call, as `TextToSpeech` has it."""
 

@@ -39,7 +39,7 @@ from websockets.asyncio.client import ClientConnection
 
 from offhook.agents.services.base import FaultKind, ServiceError, ServiceSettings, TextToSpeech, Word
 from offhook.agents.services.speaking import Line, Sentence, StreamingVoice
-from offhook.agents.services.websocket import MAX_DETAIL, WebSocketUrl, open_socket, present_key
+from offhook.agents.services.websocket import MAX_DETAIL, WebSocketUrl, connection_options, open_socket, present_key
 from offhook.codecs.audio import L16_8K, L16_16K, L16_24K, PCMA, PCMU, AudioFormat, Encoding
 
 NAMES: Final[dict[Encoding, str]] = {"pcmu": "ulaw", "pcma": "alaw", "l16": "pcm"}
@@ -127,6 +127,10 @@ class ElevenLabsVoice(TextToSpeech):
     def __init__(self, settings: ElevenLabsSettings) -> None:
         super().__init__(settings)
         self.settings = settings
+
+    async def warm(self) -> None:
+        """Read the certificates from the disk."""
+        await connection_options(_url(self.settings, PCMU), self.settings.timeout)
 
     async def open(self, format: AudioFormat) -> StreamingVoice:
         """A voice for one call, as `TextToSpeech` has it. A wrong key is found out with the first sentence only."""

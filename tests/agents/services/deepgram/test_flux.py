@@ -157,6 +157,25 @@ async def test_finalize_sends_the_rest_and_forces_the_end() -> None:
     assert {"type": "ForceEndTurn"} in fake.connections[0].json
 
 
+async def test_a_flux_that_never_decides_gives_finals_only() -> None:
+    heard: list[Heard] = []
+    async with FakeDeepgram(HELLO, final_after=0) as fake:
+        service = flux(fake, eot_threshold=1)
+        stream = await service.open(PCMU, heard.append)
+        push(stream, 1600)
+        await until(lambda: Partial("hello there") in heard)
+        stream.finalize()
+        await until(lambda: Final("hello there", answers_finalize=True) in heard)
+        stream.finalize()  # no turn is in progress: Flux does not answer
+        await until(lambda: len(fake.connections[0].json) == 2)
+        stream._asked_at -= 10  # type: ignore[attr-defined]  # that long ago
+        push(stream, 320)
+        await until(lambda: heard[-1] == Final("", answers_finalize=True))
+        await stream.close()
+    assert not service.ends_turns
+    assert not [one for one in heard if isinstance(one, EndOfTurn)]
+
+
 @pytest.mark.parametrize(("code", "kind"), [("BAD_REQUEST", "rejected"), ("INTERNAL_SERVER_ERROR", "unavailable")])
 async def test_an_error_is_the_end_of_the_stream(code: str, kind: str) -> None:
     error = json.dumps({"type": "Error", "sequence_id": 1, "code": code, "description": "so it is"})

@@ -10,6 +10,7 @@ import pytest
 from fakes.deepgram import FakeDeepgram
 from fakes.sockets import Fault
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from offhook.agents.services.base import (
     Final,
@@ -170,6 +171,33 @@ async def test_its_own_final_after_a_pause_answers_nothing() -> None:
         await stream.close()
     answers = [one for one in heard if isinstance(one, Final)]
     assert answers == [Final("hello there", 0.98), Final("", 0.98, answers_finalize=True)]
+
+
+async def test_the_answer_to_an_earlier_question_is_not_taken_for_the_later_ones() -> None:
+    heard: list[Heard] = []
+    script = [("hello", 20, 100), ("there", 320, 400)]
+    async with FakeDeepgram(script, final_after=0.03) as fake:
+        stream = await nova(fake).open(PCMU, heard.append)
+        push(stream, 300)
+        stream.finalize()
+        await until(lambda: fake.connections[0].json)
+        push(stream, 300)
+        stream.finalize()
+        await until(lambda: finals(heard) == ["hello", "there"])
+        await stream.close()
+    assert [one.answers_finalize for one in heard if isinstance(one, Final)] == [False, True]
+
+
+async def test_a_caller_may_say_what_no_script_foresaw() -> None:
+    heard: list[Heard] = []
+    async with FakeDeepgram(final_after=0) as fake:
+        stream = await nova(fake).open(PCMU, heard.append)
+        push(stream, 200)
+        await until(lambda: fake.heard_ms == 200)
+        fake.caller_says("as I said", 400)
+        push(stream, 600)
+        await until(lambda: Partial("as I said") in heard)
+        await stream.close()
 
 
 async def test_a_finalize_that_the_service_leaves_unanswered_is_answered() -> None:
@@ -349,9 +377,11 @@ async def test_a_listener_that_fails_is_told_that_hearing_is_lost() -> None:
 
     async with FakeDeepgram(HELLO) as fake:
         stream = await nova(fake).open(PCMU, hear)
-        push(stream, 600)
-        await until(lambda: isinstance(heard[-1], HearingLost) if heard else False)
+        with capture_logs() as logged:
+            push(stream, 600)
+            await until(lambda: isinstance(heard[-1], HearingLost) if heard else False)
         await stream.close()
+    assert [(entry["event"], entry["log_level"]) for entry in logged] == [("hearing.failed", "error")]
 
 
 # --- settings
