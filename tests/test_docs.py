@@ -46,7 +46,7 @@ def pages(reference: ModuleType) -> dict[str, str]:
 # --- made from the code -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "cli.md", "link.md", "limits.md", "metrics.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "cli.md", "link.md", "limits.md", "metrics.md", "services.md"])
 def test_reference_pages_are_what_the_code_says(name: str, pages: dict[str, str]) -> None:
     assert set(pages) == {path.name for path in (DOCS / "reference").glob("*.md")}
     assert (DOCS / "reference" / name).read_text() == pages[name], "run `make docs`"
@@ -101,6 +101,7 @@ def test_configuration_examples_load(tmp_path: Path) -> None:
         "PLIVO_AUTH_ID",
         "PLIVO_AUTH_TOKEN",
         "AGENT_TOKEN",
+        "COLLECTOR_KEY",
         "SHOP_TOKEN",
     )
     env = dict.fromkeys(credentials, "x" * 32)
