@@ -15,6 +15,9 @@ from offhook.agents.conversation import assistant, speaker
 from offhook.agents.services.base import Delta, Message, ServiceError, TextDelta
 from offhook.agents.services.shared import close_shared
 from offhook.agents.turns.smart_turn import SmartTurn
+from offhook.codecs.audio import L16_8K, PCMU
+from offhook.codecs.convert import convert_all
+from offhook.codecs.pcm import tone
 
 pytestmark = [pytest.mark.virtual_time, pytest.mark.own_tasks("the fixture hangs up and waits for the agent to go")]
 
@@ -331,6 +334,46 @@ async def test_keys_that_nobody_waits_for_are_a_turn(dial: Dial) -> None:
         phone.gateway.session.receive(link.Dtmf(digit))
     await phone.quiet()
     assert phone.last_request[-1]["content"] == "[keys pressed: 42]"
+
+
+async def test_hold_music_until_a_key(dial: Dial) -> None:
+    def reply(messages: list[Message]) -> Any:
+        if messages[-1]["role"] == "tool":
+            return "Thanks for holding."
+        return [TextDelta("Please hold. "), call("hold", '{"seconds": 60}')]
+
+    phone = await dial(Script(reply=reply), call_tools=["hold"])
+    await phone.say("Can you check with your colleague?")
+    await asyncio.sleep(5)
+    music = [bed for bed in phone.gateway.of(link.Bed) if bed.sound]
+    assert len(music) == 1
+    await phone.say("hello is anybody there", 1.0)
+    assert phone.texts == ["Please hold."], "deaf meanwhile"
+    phone.gateway.session.receive(link.Dtmf("1"))
+    await phone.quiet()
+    assert phone.texts[-1] == "Thanks for holding."
+    assert not phone.gateway.of(link.Bed)[-1].sound
+
+
+async def test_a_message_is_left_after_the_tone_of_a_mailbox(dial: Dial) -> None:
+    phone = await dial(
+        Script(reply=lambda messages: [call("leave_voicemail", '{"message": "Please call us back."}')]),
+        call_tools=["leave_voicemail"],
+    )
+    await phone.say("You have reached the mailbox of Anna.")
+    agent = phone.gateway.agent
+    agent.on_speech_started(phone.gateway.loop.time())
+    await asyncio.sleep(3)
+    assert not phone.texts, "the greeting is not over"
+    for audio in (tone(1000, 0.5, 8000), bytes(3200)):
+        pcmu = convert_all(audio, L16_8K, PCMU)
+        for at in range(0, len(pcmu), 160):
+            phone.gateway.session.receive_audio(pcmu[at : at + 160])
+    async with asyncio.timeout(20):
+        while not phone.gateway.over:
+            await asyncio.sleep(0.05)
+    assert phone.texts == ["Please call us back."]
+    assert phone.gateway.said[0].outcome == "played"
 
 
 # --- several agents, listeners --------------------------------------------------------
