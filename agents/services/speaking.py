@@ -171,6 +171,8 @@ class StreamingVoice(Voice):
 
     async def close(self) -> None:
         self._closed = True
+        if self._sentence is not None:
+            self._sentence.fail(ServiceError(self._service, "unavailable", "the call is over"))
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait([self._reader])

@@ -188,11 +188,14 @@ class Listening(Transcription, Generic[C]):
         """Converse until even a second connection has broken; say why."""
         again = False
         while True:
-            began = self._clock()
+            began, fault = self._clock(), None
             try:
                 fault = await self._converse(client)
             finally:
-                await self._hang_up(connection, client)
+                if fault is None:
+                    await self._hang_up(connection, client)
+                connection.transport.abort()  # what is broken gets no goodbye: the caller is still speaking
+                await connection.wait_closed()
             if fault.kind not in ("unavailable", "timeout") or (again and self._clock() - began < SHORTEST_LIFE):
                 return fault
             log.warning("hearing.opened_anew", service=self._service, error=str(fault))
@@ -271,9 +274,9 @@ class Listening(Transcription, Generic[C]):
                 async with asyncio.timeout(stall):
                     message = await client.recv()
             except TimeoutError:
-                if self._unanswered < self._format.size(stall):
-                    continue  # there was nothing to answer
-                return ServiceError(self._service, "timeout", f"no message for {stall:g} s of audio")
+                if self._unanswered < self._format.size(stall / 2):
+                    continue  # there was little to answer
+                return ServiceError(self._service, "timeout", f"no message for {stall:g} s in spite of audio")
             except ConnectionClosed as error:
                 return closing_fault(self._service, error)
             except ValueError as error:

@@ -143,8 +143,8 @@ async def test_messages_of_other_kinds_are_passed_over() -> None:
 
 async def test_no_audio_in_time() -> None:
     async with FakeCartesia(faults=[Fault(mute=True)]) as fake:
-        voice = await cartesia(fake, timeout=0.1).open(PCMU)
-        with pytest.raises(ServiceError, match=r"no audio in 0\.1 s") as caught:
+        voice = await cartesia(fake, timeout=0.2).open(PCMU)
+        with pytest.raises(ServiceError, match=r"no audio in 0\.2 s") as caught:
             await say(voice, "Hello.")
         assert await say(voice, "Hello again.")
         await voice.close()
@@ -154,8 +154,8 @@ async def test_no_audio_in_time() -> None:
 
 async def test_a_stall_in_the_middle_of_a_word() -> None:
     async with FakeCartesia(faults=[Fault(mute=True, after=0.2)]) as fake:
-        voice = await cartesia(fake, stall=0.05).open(PCMU)
-        with pytest.raises(ServiceError, match=r"no more for 0\.05 s") as caught:
+        voice = await cartesia(fake, stall=0.15).open(PCMU)
+        with pytest.raises(ServiceError, match=r"no more for 0\.15 s") as caught:
             await say(voice, "Hello there.")
         await voice.close()
     assert caught.value.kind == "timeout"

@@ -338,7 +338,7 @@ async def test_a_refusal_in_the_middle_is_final(code: int) -> None:
 async def test_a_service_that_falls_silent_is_replaced() -> None:
     heard: list[Heard] = []
     async with FakeDeepgram(HELLO, final_after=0, faults=[Fault(mute=True)]) as fake:
-        stream = await nova(fake, stall=0.1).open(PCMU, heard.append)
+        stream = await nova(fake, stall=0.2).open(PCMU, heard.append)
         push(stream, 600)
         stream.finalize()
         await until(lambda: finals(heard))

@@ -97,7 +97,7 @@ async def test_a_sentence_that_is_all_there_needs_no_clear() -> None:
 async def test_samples_cut_in_two_are_joined() -> None:
     said = (b"\x01", b"\x02\x03", b"\x04\x05", b"\x06")
     async with FakeDeepgram(faults=[Fault(say=said, mute=True, after=0.1)]) as fake:
-        voice = await aura(fake, stall=0.05).open(L16_16K)
+        voice = await aura(fake, stall=0.15).open(L16_16K)
         items: list[bytes] = []
         with pytest.raises(ServiceError):
             await say(voice, "Yes.", items)
@@ -107,8 +107,8 @@ async def test_samples_cut_in_two_are_joined() -> None:
 
 async def test_no_audio_in_time() -> None:
     async with FakeDeepgram(manner=Manner(first_audio=9)) as fake:
-        voice = await aura(fake, timeout=0.05).open(PCMU)
-        with pytest.raises(ServiceError, match=r"no audio in 0\.05 s") as caught:
+        voice = await aura(fake, timeout=0.2).open(PCMU)
+        with pytest.raises(ServiceError, match=r"no audio in 0\.2 s") as caught:
             await spoken(voice, "Hello.")
         fake.manner = PLAIN
         assert await spoken(voice, "Hello.")  # over a connection of its own: the old one still owes a sentence
@@ -119,9 +119,9 @@ async def test_no_audio_in_time() -> None:
 
 async def test_a_stall_in_the_middle_of_a_word() -> None:
     async with FakeDeepgram(faults=[Fault(mute=True, after=0.2)]) as fake:
-        voice = await aura(fake, stall=0.05).open(PCMU)
+        voice = await aura(fake, stall=0.15).open(PCMU)
         items: list[bytes] = []
-        with pytest.raises(ServiceError, match=r"no more for 0\.05 s") as caught:
+        with pytest.raises(ServiceError, match=r"no more for 0\.15 s") as caught:
             await say(voice, "Hello there.", items)
         await voice.close()
     assert caught.value.kind == "timeout"

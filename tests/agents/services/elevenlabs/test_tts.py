@@ -211,10 +211,12 @@ async def test_one_sentence_at_a_time() -> None:
 async def test_closing_in_the_middle_of_a_sentence() -> None:
     async with FakeElevenLabs(manner=Manner(pace=1)) as fake:
         voice = await eleven(fake).open(PCMU)
-        talk = voice.synthesize("Hello there.")
-        await anext(talk)
+        talk = asyncio.ensure_future(say(voice, "Hello there."))
+        while not fake.connections[0].messages:
+            await asyncio.sleep(0.001)
         await voice.close()
-        await talk.aclose()
+        with pytest.raises(ServiceError, match="the call is over"):
+            await talk
 
 
 async def test_more_audio_than_any_sentence_has(monkeypatch: pytest.MonkeyPatch) -> None:
