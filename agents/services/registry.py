@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, metadata
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import ValidationError
@@ -22,6 +22,15 @@ S = TypeVar("S", bound=Service)
 def known_services(role: Role) -> list[str]:
     """The installed services of a role, by name."""
     return sorted({point.name for point in entry_points(group=GROUPS[role])})
+
+
+def extra_of(role: Role, name: str) -> str | None:
+    """The extra of offhook that brings what a service needs; None when it needs nothing, or is somebody else's."""
+    for point in entry_points(group=GROUPS[role]):
+        if point.name == name and point.module.startswith(f"{__package__}."):
+            folder = point.module.removeprefix(f"{__package__}.").split(".")[0]
+            return folder if folder in (metadata("offhook").get_all("Provides-Extra") or ()) else None
+    return None
 
 
 def service_class(role: Role, name: str) -> type[Service]:
@@ -47,7 +56,8 @@ def service_class(role: Role, name: str) -> type[Service]:
         raise SettingsError(f"{role}: {name} cannot be imported: {error}") from error
     except ImportError as error:
         raise SettingsError(
-            f"{role}: {name} needs a package that is missing ({error}): pip install 'offhook[{name}]'"
+            f"{role}: {name} needs a package that is missing ({error})"
+            + (f": pip install 'offhook[{extra}]'" if (extra := extra_of(role, name)) else "")
         ) from error
     contract = CONTRACTS[role]
     if not (isinstance(found, type) and issubclass(found, contract)):

@@ -12,10 +12,11 @@ import re
 import sys
 from collections.abc import Iterator
 from enum import Enum
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 import typer.main
@@ -24,6 +25,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from offhook.agents import link
+from offhook.agents.services.base import ServiceSettings
+from offhook.agents.services.registry import Role, extra_of, known_services, service_class
 from offhook.gateway.cli import app
 from offhook.gateway.config import AgentConfig, Config
 from offhook.gateway.metrics import Metrics
@@ -43,6 +46,7 @@ def pages() -> dict[str, str]:
         "link.md": messages(),
         "limits.md": limits(),
         "metrics.md": metrics(),
+        "services.md": services(),
     }
 
 
@@ -94,21 +98,21 @@ def _meaning(model: type[BaseModel], name: str, field: FieldInfo) -> str:
         if base is BaseModel:
             break
         source = inspect.getsourcefile(base)
-        if source is not None and (found := _field_docs(Path(source)).get((base.__name__, name))):
+        if source is not None and (found := _field_docs(Path(source)).get((base.__qualname__, name))):
             return found
     return next((inner.__doc__ or "" for _, inner in _models(name, field.annotation)), "")
 
 
 def _default(value: Any) -> str:
-    if value is None or value in ("", [], {}):
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if value is None or value in ("", [], {}, ()):
         return "–"
     if isinstance(value, BaseModel):
         return "see below"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "`[" + ", ".join(map(str, value)) + "]`"
-    return f"`{value}`"
+    return f"`{_yaml(value)}`"
 
 
 def _type(annotation: Any) -> str:
@@ -122,13 +126,15 @@ def _type(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_type(argument) for argument in arguments if argument is not NoneType)
     if origin is Literal:
-        return ", ".join(f"`{value}`" for value in arguments)
+        return ", ".join(f"`{_yaml(value)}`" for value in arguments)
     if origin in (list, tuple, set, frozenset):
         return f"list of {_type(arguments[0])}"
     if origin is dict:
         return f"name → {_type(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return ", ".join(f"`{choice.value}`" for choice in annotation)
     known = {
         str: "text",
         int: "whole number",
@@ -136,8 +142,13 @@ def _type(annotation: Any) -> str:
         bool: "true or false",
         Path: "path",
         SecretStr: "secret",
+        Any: "anything",
     }
     return known.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _models(path: str, annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -155,7 +166,8 @@ def _models(path: str, annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]
 
 
 def _prose(text: str | None) -> str:
-    return re.sub(r"\s+", " ", text or "").strip().replace("|", "\\|").replace("<", "&lt;")
+    parts = re.split(r"(`[^`]*`)", re.sub(r"\s+", " ", text or "").strip().replace("|", "\\|"))
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
 
 
 # --- commands -----------------------------------------------------------------------
@@ -207,6 +219,49 @@ def _option_default(parameter: Any) -> str:
 def _help(command: Any) -> str:
     paragraphs = re.split(r"\n\s*\n", (command.help or "").replace("\b", "").strip())
     return "\n\n".join(re.sub(r"\s+", " ", paragraph) for paragraph in paragraphs)
+
+
+# --- services -----------------------------------------------------------------------
+
+ROLES: Final[dict[Role, str]] = {"stt": "Hearing", "llm": "Thinking", "tts": "Speaking"}
+
+
+def services() -> str:
+    """Every service that comes with offhook, with its settings."""
+    out = [
+        MADE,
+        "# Services\n\n",
+        "What `service:` may name where the conversation hears (`stt`), thinks (`llm`) and speaks (`tts`). ",
+        "In place of one service there may be a list: the first is preferred, the others stand in for it. ",
+        "Audio formats are named best first; what the carrier speaks is used if it is among them, and converted ",
+        "otherwise.\n\n",
+        "Every service has these settings, times in seconds; where its defaults differ, they stand with it.\n\n",
+        "| key | type | default | meaning |\n|---|---|---|---|\n",
+        *(_row(ServiceSettings, name, field) for name, field in ServiceSettings.model_fields.items()),
+    ]
+    for role, title in ROLES.items():
+        out.append(f"\n## {title}: `{role}`\n")
+        for name in known_services(role):
+            out += _service(role, name)
+    return "".join(out)
+
+
+def _service(role: Role, name: str) -> Iterator[str]:
+    found = service_class(role, name)
+    about = (found.__doc__ or "").split("\n\n")[0]
+    yield f"\n### `{name}` ({role})\n\n{_prose(about)}\n\n"
+    extra = extra_of(role, name)
+    yield f"Install: `pip install 'offhook[{extra}]'`." if extra else "Comes with offhook."
+    formats = getattr(found, "formats", ())
+    if isinstance(formats, tuple) and formats:
+        yield f" {'Takes' if role == 'stt' else 'Gives'} {', '.join(f'`{format}`' for format in formats)}."
+    if getattr(found, "ends_turns", False) is True:
+        yield " Decides by itself when the caller has finished."
+    yield "\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
+    for key, field in found.Settings.model_fields.items():
+        common = ServiceSettings.model_fields.get(key)
+        if common is None or (not common.is_required() and field.default != common.default):
+            yield _row(found.Settings, key, field)
 
 
 # --- the agent link -----------------------------------------------------------------
@@ -262,12 +317,18 @@ def _json_type(annotation: Any) -> str:
     return known.get(annotation, "object")
 
 
+@cache
 def _field_docs(path: Path) -> dict[tuple[str, str], str]:
     """(class, field) → the string that stands below the field."""
-    found = {}
-    for node in ast.parse(path.read_text()).body:
+    return dict(_class_docs("", ast.parse(path.read_text()).body))
+
+
+def _class_docs(outer: str, body: list[ast.stmt]) -> Iterator[tuple[tuple[str, str], str]]:
+    for node in body:
         if not isinstance(node, ast.ClassDef):
             continue
+        name = f"{outer}{node.name}"
+        yield from _class_docs(f"{name}.", node.body)
         for field, after in pairwise(node.body):
             if (
                 isinstance(field, ast.AnnAssign)
@@ -275,8 +336,7 @@ def _field_docs(path: Path) -> dict[tuple[str, str], str]:
                 and isinstance(after, ast.Expr)
                 and isinstance(after.value, ast.Constant)
             ):
-                found[node.name, field.target.id] = str(after.value.value)
-    return found
+                yield (name, field.target.id), str(after.value.value)
 
 
 # --- metrics ------------------------------------------------------------------------
