@@ -220,7 +220,7 @@ class Tracer:
             return
         start = at - _of_ms(1000 * max(0.0, _number(note, "seconds")))
         ok = note.get("ok", True) is True
-        self._child(found.span, f"function {note.get('name', '')}"[:100], start, at, ok=ok)
+        self._child(found.span, f"function {note.get('function', '')}"[:100], start, at, ok=ok)
 
     def _ended(self, found: _Trace, entry: Entry) -> None:
         del self._calls[entry.call]

@@ -67,7 +67,7 @@ STORY = [
     entry("service.fault", 4.5, role="stt", service="deepgram", fault="unavailable", detail="", ttfb_ms=0.0),
     entry("service.fault", 5.2, role="llm", service="openai", fault="timeout", detail="5 s", ttfb_ms=0.0),
     entry("turn", 6.1, **TURN),
-    entry("agent.note", 8, name="function", data={"name": "book", "seconds": 1.5, "ok": False}),
+    entry("agent.note", 8, name="function", data={"function": "book", "seconds": 1.5, "ok": False}),
     entry("agent.note", 8, name="mood", data={"is": "fine"}),
     entry("barge_in", 9, heard_ms=700),
     entry("transfer", 9.5, to="+15550111", ok=True, error=""),
@@ -140,7 +140,7 @@ async def test_odd_data_costs_its_own_entry_only(collector: Collector) -> None:
     made.entry(entry("turn", 1, voice_to_voice_ms="fast", stages=7))
     made.entry(entry("turn", 1, voice_to_voice_ms=float("nan"), caller_stopped=1.0))
     made.entry(entry("agent.note", 1, name="function", data="book"))
-    made.entry(entry("agent.note", 2, name="function", data={"name": 7, "seconds": "long", "ok": None}))
+    made.entry(entry("agent.note", 2, name="function", data={"function": 7, "seconds": "long", "ok": None}))
     made.entry(STORY[-2])
     await made.close()
     assert "call" in [span.name for span in collector.spans]
