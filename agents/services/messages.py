@@ -62,6 +62,37 @@ def repaired(messages: Sequence[Message]) -> list[Message]:
     return done
 
 
+def alternating(messages: Sequence[Message]) -> list[Message]:
+    """Let caller and agent take turns in a repaired conversation, the caller first and last.
+
+    The templates of many open models refuse all else (Gemma, Mistral), or a system message that does not come first
+    (Qwen). Those at the beginning become one; one in the midst becomes the caller's, in a tag.
+    """
+    prompt: list[str] = []
+    turns: list[Message] = []
+    for message in messages:
+        role, content = message["role"], message.get("content")
+        if role in ("system", "developer"):
+            if not turns:
+                prompt.append(_text(content))
+                continue
+            message = {"role": "user", "content": in_tag(_text(content))}
+        if turns and turns[-1]["role"] == message["role"] != "tool":
+            turns[-1] = _joined(turns[-1], message)
+        else:
+            turns.append(message)
+    if not turns or turns[0]["role"] != "user":
+        turns.insert(0, {"role": "user", "content": CALLER_PRESENT})
+    if turns[-1]["role"] == "assistant":
+        turns.append({"role": "user", "content": CALLER_SILENT})
+    return [{"role": "system", "content": "\n\n".join(prompt)}, *turns] if prompt else turns
+
+
+def in_tag(text: str) -> str:
+    """An instruction that must go by as the caller's words, so that it is not taken for them."""
+    return f"<system>\n{text}\n</system>"
+
+
 def arguments_of(call: Message) -> dict[str, Any]:
     """The arguments of one of `tool_calls`; empty when they are no JSON object."""
     try:
@@ -69,6 +100,20 @@ def arguments_of(call: Message) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _joined(one: Message, other: Message) -> Message:
+    """Two messages of one speaker as one. (After one with calls come their results, so only the second has any.)"""
+    texts = [message["content"] for message in (one, other) if message.get("content")]
+    if all(isinstance(text, str) for text in texts):
+        content: Any = "\n\n".join(texts) or None
+    else:
+        content = [part for text in texts for part in (text if isinstance(text, list) else [_part(text)])]
+    return {**one, **other, "content": content}
+
+
+def _part(text: str) -> Message:
+    return {"type": "text", "text": text}
 
 
 def new_call_id() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from offhook.agents.services.base import FunctionSchema, Message
-from offhook.agents.services.messages import CALLER_PRESENT, CALLER_SILENT, arguments_of, repaired
+from offhook.agents.services.messages import CALLER_PRESENT, CALLER_SILENT, arguments_of, in_tag, repaired
 
 Block = dict[str, Any]
 
@@ -46,7 +46,7 @@ def turns_of(messages: Sequence[Message], thoughts_before: Callable[[str], Seque
         role, content = message["role"], message.get("content")
         if role in ("system", "developer"):
             if begun:
-                _add(turns, "user", [_text(f"<system>\n{block['text']}\n</system>") for block in _texts(content)])
+                _add(turns, "user", [_text(in_tag(block["text"])) for block in _texts(content)])
             continue
         begun = True
         if role == "tool":

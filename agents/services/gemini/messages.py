@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from offhook.agents.services.base import FunctionSchema, Message
-from offhook.agents.services.messages import CALLER_PRESENT, CALLER_SILENT, arguments_of, repaired
+from offhook.agents.services.messages import CALLER_PRESENT, CALLER_SILENT, arguments_of, in_tag, repaired
 
 Content = dict[str, Any]
 Part = dict[str, Any]
@@ -56,7 +56,7 @@ def contents_of(messages: Sequence[Message], signed: Callable[[str], Signed | No
         role, text = message["role"], _text(message.get("content"))
         if role in ("system", "developer"):
             if begun and text:
-                _add(contents, "user", [{"text": f"<system>\n{text}\n</system>"}])
+                _add(contents, "user", [{"text": in_tag(text)}])
             continue
         begun = True
         if role == "tool":

@@ -5,9 +5,11 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final, Literal
 
+import openai
 from pydantic import Field
 
 from offhook.agents.services.base import (
@@ -19,14 +21,19 @@ from offhook.agents.services.base import (
     TextDelta,
     Usage,
 )
-from offhook.agents.services.http import Patience, warmed
-from offhook.agents.services.messages import repaired
+from offhook.agents.services.http import MAX_DETAIL, Patience, log, warmed
+from offhook.agents.services.messages import alternating, repaired
 from offhook.agents.services.openai.calls import CallAssembly
 from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated
 from offhook.agents.services.reasoning import SpokenText
 
 DEFAULT_MODEL: Final = "gpt-5.4-mini"
 """Answers without reasoning first, unless asked to."""
+
+WANTS_TURNS: Final = re.compile(r"alternat|system (message|role)|after the optional system", re.IGNORECASE)
+"""How servers quote a chat template that refuses the order of the messages, with status 400 or 500: "Conversation
+roles must alternate user/assistant/user/assistant/..." (Gemma, Mistral), "System message must be at the beginning."
+(Qwen)."""
 
 
 class OpenAi(LanguageModel):
@@ -43,6 +50,9 @@ class OpenAi(LanguageModel):
         """What the server calls that; by itself the newer name for OpenAI's, the older one for others."""
         ask_usage: bool = True
         """Ask for the number of tokens; a few servers refuse the question."""
+        alternate: bool | None = None
+        """Let caller and agent take turns, and system messages come first only, as the templates of many open models
+        demand. By itself so from the first refusal on that speaks of it."""
         begins_thinking: bool = False
         """The reply begins within reasoning that only `</think>` ends, as some chat templates have it."""
 
@@ -51,6 +61,7 @@ class OpenAi(LanguageModel):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.settings = settings
+        self._alternate = bool(settings.alternate)
         self._model = model_of("llm", settings, DEFAULT_MODEL)
         self._client = make_client("llm", settings)
         self._chat = self._client.chat.completions  # loaded here, as that takes 40 ms, and not for the first caller
@@ -69,7 +80,7 @@ class OpenAi(LanguageModel):
         patience = Patience(self.name, self.settings)
         reply = _Reply(self.name, self.settings.begins_thinking)
         with translated(self.name):
-            stream = await patience.wait(self._chat.create(**self._request(messages, functions)))
+            stream = await self._stream(patience, messages, functions)
             try:
                 while (chunk := await patience.wait(anext(stream, None))) is not None:
                     text = reply.read(chunk)
@@ -82,6 +93,18 @@ class OpenAi(LanguageModel):
         for delta in reply.finished():
             yield delta
 
+    async def _stream(
+        self, patience: Patience, messages: Sequence[Message], functions: Sequence[FunctionSchema]
+    ) -> Any:
+        try:
+            return await patience.wait(self._chat.create(**self._request(messages, functions)))
+        except openai.APIStatusError as error:
+            if self._alternate or self.settings.alternate is False or not WANTS_TURNS.search(error.message):
+                raise
+            self._alternate = True
+            log.info("service.alternates", service=self.name, reason=error.message[:MAX_DETAIL])
+        return await patience.wait(self._chat.create(**self._request(messages, functions)))
+
     async def _models(self) -> None:
         with translated(self.name):
             await self._client.models.list()
@@ -89,7 +112,10 @@ class OpenAi(LanguageModel):
     def _request(self, messages: Sequence[Message], functions: Sequence[FunctionSchema]) -> dict[str, Any]:
         settings = self.settings
         key = settings.max_tokens_key or ("max_completion_tokens" if settings.official else "max_tokens")
-        body: dict[str, Any] = {"messages": repaired(messages)}
+        talk = repaired(messages)
+        if self._alternate:
+            talk = alternating(talk)
+        body: dict[str, Any] = {"messages": talk}
         if settings.ask_usage:
             body["stream_options"] = {"include_usage": True}
         if settings.max_tokens is not None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offhook.agents.services.base import Message
-from offhook.agents.services.messages import NO_RESULT, repaired
+from offhook.agents.services.messages import CALLER_PRESENT, CALLER_SILENT, NO_RESULT, alternating, repaired
 
 
 def calling(*ids: str, content: str | None = None, arguments: str = '{"day": "Monday"}') -> Message:
@@ -71,6 +72,46 @@ def test_a_result_that_is_no_text_becomes_json() -> None:
     assert repaired([calling("a"), result("a", {"ok": True})])[1]["content"] == '{"ok": true}'
 
 
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def agent(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def test_prompts_become_one_and_later_instructions_the_callers() -> None:
+    talk = [SYSTEM, {"role": "system", "content": "Be kind."}, ASKED, agent("Yes."), SYSTEM]
+    assert alternating(talk) == [
+        {"role": "system", "content": "Be brief.\n\nBe kind."},
+        ASKED,
+        agent("Yes."),
+        user("<system>\nBe brief.\n</system>"),
+    ]
+
+
+def test_the_caller_has_the_first_and_the_last_word() -> None:
+    assert alternating([SYSTEM, agent("Hello.")]) == [
+        SYSTEM,
+        user(CALLER_PRESENT),
+        agent("Hello."),
+        user(CALLER_SILENT),
+    ]
+    assert alternating([]) == [user(CALLER_PRESENT)]
+
+
+def test_what_one_says_in_a_row_becomes_one_turn() -> None:
+    assert alternating([user("A."), user("B."), agent("C."), calling("a"), result("a")]) == [
+        user("A.\n\nB."),
+        calling("a", content="C."),
+        result("a"),
+    ]
+    picture = {"type": "image_url", "image_url": {"url": "data:"}}
+    assert alternating([user("A."), {"role": "user", "content": [picture]}]) == [
+        {"role": "user", "content": [{"type": "text", "text": "A."}, picture]}
+    ]
+
+
 TALK = st.lists(
     st.one_of(
         st.just(SYSTEM),
@@ -99,3 +140,15 @@ def test_whatever_comes_in_every_call_has_one_result_right_after_it(talk: list[M
     assert not owed
     assert repaired(given_out) == given_out
     json.dumps(given_out)
+
+
+@given(TALK)
+def test_whatever_comes_in_turns_alternate(talk: list[Message]) -> None:
+    turns = alternating(repaired(talk))
+    roles = [message["role"] for message in turns]
+    assert "system" not in roles[1:]
+    spoken = [role for role in roles if role != "system"]
+    assert spoken[0] == "user"
+    assert spoken[-1] != "assistant"
+    assert all(one != other for one, other in itertools.pairwise(spoken) if one != "tool")
+    assert repaired(turns) == turns

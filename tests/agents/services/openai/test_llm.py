@@ -122,6 +122,37 @@ async def test_a_conversation_that_was_cut_is_repaired() -> None:
     assert [message["role"] for message in fake.requests[0].json["messages"]] == ["system", "user", "assistant", "tool"]
 
 
+GREETED: list[Message] = [ASKED[0], {"role": "assistant", "content": "Hello."}, ASKED[1], ASKED[0]]
+
+
+def strict(messages: list[Message]) -> Any:
+    """As Gemma's chat template has it."""
+    roles = [message["role"] for message in messages]
+    if roles[:2] == ["system", "assistant"]:
+        return Refusal(400, "Conversation roles must alternate user/assistant/user/assistant/...")
+    return Text("Yes.")
+
+
+async def test_a_model_that_wants_turns_gets_them_from_its_first_refusal_on() -> None:
+    fake = FakeOpenAi(strict)
+    async with model(fake) as service:
+        for _ in range(2):
+            assert text_of([piece async for piece in service.reply(GREETED)]) == "Yes."
+    sent = [[message["role"] for message in request.json["messages"]] for request in fake.requests]
+    assert sent[0] == ["system", "assistant", "user", "system"]
+    assert sent[1] == sent[2] == ["system", "user", "assistant", "user"]
+
+
+async def test_whether_to_take_turns_may_be_set() -> None:
+    fake = FakeOpenAi(strict)
+    assert text_of(await replied(fake, messages=GREETED, alternate=True)) == "Yes."
+    assert len(fake.requests) == 1
+    fake = FakeOpenAi(strict)
+    with pytest.raises(ServiceError, match="roles must alternate"):
+        await replied(fake, messages=GREETED, alternate=False)
+    assert len(fake.requests) == 1
+
+
 # --- what comes
 
 
