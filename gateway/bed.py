@@ -113,23 +113,23 @@ class CallBeds:
         self._laid: BedMessage | None = None
         self._format: AudioFormat = L16_8K
 
-    def receive(self, message: BedMessage, format: AudioFormat) -> None:
+    def receive(self, message: BedMessage, format: AudioFormat) -> bool:
         """Take the agent's order; `format` is that of the link now.
 
-        Raises:
-            KeyError: the message names a sound that this call has not had, or has had to forget.
+        False: it names a sound that this call has not had, or has had to forget; it is silence then.
         """
         self._laid, self._format = None, format
         if not message.sound:
-            return
+            return True
         if len(message.audio) >= format.sample_bytes:
             self._known[message.sound] = self._sounds.once(message.audio)
             if len(self._known) > MAX_SOUNDS:
                 self._known.popitem(last=False)
         elif message.sound not in self._known:
-            raise KeyError(message.sound)
+            return False
         self._known.move_to_end(message.sound)
         self._laid = message
+        return True
 
     def bed(self, format: AudioFormat) -> Bed | None:
         """The bed as ordered last; None for silence, and for a sound sent before the carrier named its format."""

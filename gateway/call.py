@@ -238,10 +238,12 @@ class Call:
     def _stream_ended(self, reason: str) -> None:
         departure = self._departure
         if self.state is CallState.LEAVING and departure is not None:
-            if departure.to and not self._transferring:
+            if departure.to and not isinstance(self.after, DialAnswer):
                 # The caller left before the transfer was asked for.
                 self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, "before the transfer")
             else:
+                if self._transferring:  # the carrier did it before it said so
+                    self.note("transfer", {"to": departure.to, "ok": True}, sync=True)
                 self._conclude(departure)
         else:
             self.end(*end_of_stream(reason, self._close_code, self._loop.time() - self.last_heard))
@@ -394,9 +396,7 @@ class Call:
 
     def _lay_bed(self, message: link.Bed) -> None:
         format = self.stream.format if self._playout is not None and self.stream is not None else OFFERED
-        try:
-            self._beds.receive(message, format)
-        except KeyError:
+        if not self._beds.receive(message, format):
             self.note("fault", {"kind": "unknown-bed", "detail": f"sound {message.sound!r} never came", "count": 1})
         if self._playout is not None:
             self._playout.lay(self._beds.bed(format))
@@ -517,6 +517,7 @@ class Call:
                 self.incoming.carrier_call_id, answer, fetch_url=self._board.after_url(self.provider)
             ),
         )
+        self._transferring = False
         if self.state is not CallState.LEAVING:
             return
         self.note("transfer", {"to": departure.to, "ok": ok}, sync=True)
@@ -524,7 +525,6 @@ class Call:
             # The carrier takes the stream away; if it does not, we let go.
             self._timers.append(self._loop.call_later(TRANSFER_BUDGET, self._conclude, departure))
             return
-        self._transferring = False
         self.after = HangUpAnswer()
         if self._agent is not None:
             self._departure = None

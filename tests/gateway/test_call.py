@@ -544,6 +544,21 @@ async def test_a_transfer_after_the_last_word(desk: Desk) -> None:
     assert desk.control.orders == [("transfer", "+15550123")]  # and no hang-up
 
 
+@route(allow_transfer=["*"])
+async def test_a_carrier_that_transfers_before_it_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = await desk.up()
+
+    async def quick(carrier_call_id: str, answer: DialAnswer, *, fetch_url: str) -> None:
+        line.hang_up()
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(desk.control, "transfer", quick)
+    line.agent.says(link.Transfer("+15550123"))
+    await asyncio.sleep(0.5)
+    assert desk.ended == [ended(EndReason.TRANSFERRED, EndedBy.AGENT)]
+    assert desk.journal.of("transfer") == [{"to": "+15550123", "ok": True}]
+
+
 @route(allow_transfer=["+15551*"])
 async def test_a_transfer_that_the_route_does_not_allow(desk: Desk) -> None:
     line = await desk.up()
