@@ -27,6 +27,7 @@ from contextlib import aclosing, suppress
 from typing import Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from offhook.agents.api import SettingsError
 from offhook.agents.services import base
 from offhook.agents.services.base import (
     Audio,
@@ -47,6 +48,7 @@ from offhook.agents.services.base import (
     Voice,
 )
 from offhook.agents.services.registry import Role
+from offhook.agents.services.shared import begin_warming
 from offhook.codecs.audio import AudioFormat
 from offhook.codecs.convert import Converter
 
@@ -161,9 +163,9 @@ async def _attempts(
                     try:
                         async with asyncio.timeout_at(clock() + limits.stall if given else deadline):
                             item = await anext(items, _END)
-                    except TimeoutError as error:
+                    except TimeoutError as late:
                         missed = f"no more for {limits.stall:g} s" if given else f"no result in {limits.timeout:g} s"
-                        raise ServiceError(service.name, "timeout", missed) from error
+                        raise ServiceError(service.name, "timeout", missed) from late
                     if not given and vouches:
                         report(role, service.name, clock() - began, "", "")
                     if isinstance(item, _End):
@@ -177,7 +179,8 @@ async def _attempts(
                 if given and vouches:
                     breaker.succeeded()  # well until now, and no more is wanted
                 raise
-            except ServiceError as error:
+            except (ServiceError, SettingsError) as fault:
+                error = _as_service_error(service, fault)
                 now = clock()
                 if error.kind != "rejected":
                     breaker.failed(now)
@@ -186,7 +189,7 @@ async def _attempts(
                 if failed is not None:
                     await failed()
                 if given:
-                    raise
+                    raise error from fault
                 pause = BACKOFF * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
                 pause = max(pause, error.retry_after)
                 if error.kind == "rejected" or attempt == limits.retries or now + pause >= deadline:
@@ -194,6 +197,31 @@ async def _attempts(
                 await asyncio.sleep(pause)
             finally:
                 await items.aclose()
+    assert last is not None, "there is at least one service"
+    raise last
+
+
+def _as_service_error(service: Service, fault: ServiceError | SettingsError) -> ServiceError:
+    """Settings that turn out not to work, such as a missing account, are this service's fault and not the call's."""
+    return fault if isinstance(fault, ServiceError) else ServiceError(service.name, "rejected", str(fault))
+
+
+async def _warm(role: Role, services: Sequence[Service], report: Report) -> None:
+    """Wait for the first service that can be warmed up; the others are warmed meanwhile.
+
+    Raises:
+        ServiceError: none can.
+    """
+    tasks = [begin_warming(service) for service in services]
+    last: ServiceError | None = None
+    for service, task in zip(services, tasks, strict=True):
+        try:
+            await asyncio.shield(task)
+        except (ServiceError, SettingsError) as fault:
+            last = _as_service_error(service, fault)
+            report(role, service.name, 0.0, last.kind, last.detail)
+        else:
+            return
     assert last is not None, "there is at least one service"
     raise last
 
@@ -232,6 +260,10 @@ class ResilientModel(LanguageModel):
         self.name, self.limits = services[0].name, services[0].limits
         self._services, self._report = tuple(services), report
 
+    async def warm(self) -> None:
+        """Warm the services up, once a host. Raises ServiceError when none can be."""
+        await _warm("llm", self._services, self._report)
+
     def reply(
         self, messages: Sequence[Message], functions: Sequence[FunctionSchema] = ()
     ) -> AsyncGenerator[Delta, None]:
@@ -250,6 +282,10 @@ class ResilientTextToSpeech(TextToSpeech):
     def __init__(self, services: Sequence[TextToSpeech], report: Report) -> None:
         self.name, self.limits, self.formats = services[0].name, services[0].limits, services[0].formats
         self._services, self._report = tuple(services), report
+
+    async def warm(self) -> None:
+        """Warm the services up, once a host. Raises ServiceError when none can be."""
+        await _warm("tts", self._services, self._report)
 
     async def open(self, format: AudioFormat) -> Voice:
         voice = _ResilientVoice(self._services, format, self._report)
@@ -310,6 +346,10 @@ class ResilientSpeechToText(SpeechToText):
         self.name, self.limits, self.formats = services[0].name, services[0].limits, services[0].formats
         self.ends_turns = services[0].ends_turns
         self.services, self.report = tuple(services), report
+
+    async def warm(self) -> None:
+        """Warm the services up, once a host. Raises ServiceError when none can be."""
+        await _warm("stt", self.services, self.report)
 
     async def open(self, format: AudioFormat, hear: Callable[[Heard], None]) -> Transcription:
         transcription = _ResilientTranscription(self, format, hear)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, overload
+
+import structlog
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.base import LanguageModel, Service, ServiceError, SpeechToText, TextToSpeech
@@ -13,6 +16,8 @@ from offhook.agents.services.registry import Role, make_service
 
 Section = dict[str, Any] | list[dict[str, Any]]
 """Settings of one service, or of several in order of preference."""
+
+log = structlog.get_logger("offhook.agents.services")
 
 _services: dict[tuple[Role, str], Service] = {}
 _warming: dict[Service, asyncio.Task[None]] = {}
@@ -56,18 +61,29 @@ def services_of(role: Role, section: Section) -> Any:
     return found
 
 
+def begin_warming(service: Service) -> asyncio.Task[None]:
+    """Warm a service up, once a host: the task is the same for all calls. One that failed is tried again."""
+    task = _warming.get(service)
+    if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+        task = asyncio.get_running_loop().create_task(service.warm(), name=f"warm-{service.name}")
+        task.add_done_callback(partial(_warmed, service.name))
+        _warming[service] = task
+    return task
+
+
+def _warmed(name: str, task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("service.not_warmed", service=name, reason=str(error) or type(error).__name__)
+
+
 async def warm(service: Service) -> None:
-    """Warm a service up once a host: calls that come meanwhile wait for the same; one that failed is tried again.
+    """Wait until a service is warm.
 
     Raises:
         ServiceError: it cannot be used at present.
         SettingsError: what its settings name does not work.
     """
-    task = _warming.get(service)
-    if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-        task = asyncio.get_running_loop().create_task(service.warm(), name=f"warm-{service.name}")
-        _warming[service] = task
-    await asyncio.shield(task)
+    await asyncio.shield(begin_warming(service))
 
 
 async def close_shared() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
+from offhook.agents.api import SettingsError
 from offhook.agents.services.base import (
     Audio,
     Delta,
@@ -42,9 +43,10 @@ from offhook.agents.services.resilience import (
     ResilientTextToSpeech,
     breaker_of,
 )
+from offhook.agents.services.shared import close_shared
 from offhook.codecs.audio import L16_8K, L16_16K, PCMU, AudioFormat
 
-Step = float | str | FaultKind | ServiceError | Word | bytes
+Step = float | str | Exception | Word | bytes
 """Seconds to wait, text or audio to give, a fault to raise."""
 
 
@@ -84,7 +86,7 @@ class Model(LanguageModel):
             for step in self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]:
                 if isinstance(step, float):
                     await asyncio.sleep(step)
-                elif isinstance(step, ServiceError):
+                elif isinstance(step, Exception):
                     raise step
                 else:
                     yield TextDelta(str(step))
@@ -176,6 +178,14 @@ async def test_what_was_refused_is_not_asked_again_and_does_not_count() -> None:
     for _ in range(5):
         assert await text_of(ResilientModel([refusing, second], reports)) == "Hello"
     assert len(refusing.asked) == 5
+
+
+@pytest.mark.virtual_time
+async def test_settings_that_turn_out_wrong_are_a_fault_of_that_service() -> None:
+    reports = Reports()
+    misled = Model("misled", [SettingsError("llm.key: missing")])
+    assert await text_of(ResilientModel([misled, Model("second", ["Hello"])], reports)) == "Hello"
+    assert reports.faults == [("misled", "rejected")]
 
 
 @pytest.mark.virtual_time
@@ -280,6 +290,58 @@ async def test_an_empty_reply_is_a_reply() -> None:
 
 def test_usage_is_a_delta() -> None:
     assert isinstance(Usage(1, 2), Delta)
+
+
+# --- warming --------------------------------------------------------------------------
+
+
+class Cold(Model):
+    def __init__(self, name: str, seconds: float, error: Exception | None = None) -> None:
+        super().__init__(name, ["Hello"])
+        self.seconds, self.error, self.warm_at = seconds, error, -1.0
+
+    async def warm(self) -> None:
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        self.warm_at = now()
+
+
+@pytest.fixture
+async def _shared_is_closed() -> AsyncIterator[None]:
+    yield
+    await close_shared()
+
+
+@pytest.mark.virtual_time
+@pytest.mark.usefixtures("_shared_is_closed")
+async def test_warming_waits_for_the_preferred_service_only() -> None:
+    first, second = Cold("first", 1.0), Cold("second", 3.0)
+    model = ResilientModel([first, second], Reports())
+    await model.warm()
+    assert now() == 1
+    await asyncio.sleep(5)
+    assert second.warm_at == 3
+    await model.warm()
+    assert first.warm_at == 1
+
+
+@pytest.mark.virtual_time
+@pytest.mark.usefixtures("_shared_is_closed")
+async def test_a_service_that_cannot_be_warmed_is_no_reason_to_refuse_the_call() -> None:
+    reports = Reports()
+    down, misled = Cold("down", 1.0, fault("unavailable")), Cold("misled", 0.0, SettingsError("llm.key: missing"))
+    await ResilientModel([down, misled, Cold("third", 0.5)], reports).warm()
+    assert reports.faults == [("down", "unavailable"), ("misled", "rejected")]
+    with pytest.raises(ServiceError, match=r"misled: rejected: llm.key: missing"):
+        await ResilientModel([misled], reports).warm()
+
+
+@pytest.mark.virtual_time
+@pytest.mark.usefixtures("_shared_is_closed")
+async def test_ears_and_voices_are_warmed_too() -> None:
+    await ResilientSpeechToText([Stt("first")], Reports()).warm()
+    await ResilientTextToSpeech([Tts("first", [])], Reports()).warm()
 
 
 # --- speaking -------------------------------------------------------------------------
