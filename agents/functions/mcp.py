@@ -30,7 +30,7 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client import IncomingMessage, Transport
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import (
+from mcp.types import (
     CONNECTION_CLOSED,
     REQUEST_TIMEOUT,
     CallToolResult,
