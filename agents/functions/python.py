@@ -142,9 +142,7 @@ def function(
     if not description:
         raise TypeError(f"{name}: give it a docstring or `description`, or no model knows when to call it")
     filler = told.filler if filler is None else filler
-    is_async = inspect.iscoroutinefunction(callable) or inspect.iscoroutinefunction(
-        getattr(callable, "__call__", None)  # noqa: B004 - an object whose call is a coroutine function
-    )
+    is_async = inspect.iscoroutinefunction(_written(callable))
 
     async def call(arguments: dict[str, Any], control_of_call: CallControl) -> Any:
         checked = validate(model, arguments, name)
