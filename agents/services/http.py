@@ -30,6 +30,9 @@ MAX_DETAIL: Final = 300
 WARM_TIMEOUT: Final = 3.0
 """Seconds a warming request may take: it runs while a phone rings, and nothing depends on it."""
 
+MISSHAPEN: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What reading an answer raises that is no JSON, or not of the shape it should have: the SDKs check no types."""
+
 log = structlog.get_logger("offhook.agents.services")
 
 
@@ -88,6 +91,11 @@ def refused(service: str, status: int, detail: object, headers: Mapping[str, str
     """The error for an answer whose HTTP status is none of success."""
     text = " ".join(str(detail).split())[:MAX_DETAIL]
     return ServiceError(service, kind_of(status), f"{status} {text}".rstrip(), retry_after=retry_after(headers or {}))
+
+
+def misread(service: str, error: Exception) -> ServiceError:
+    """The error for an answer that made one of MISSHAPEN."""
+    return ServiceError(service, "bad_reply", f"not understood: {type(error).__name__}: {error}"[:MAX_DETAIL])
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

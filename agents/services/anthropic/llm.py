@@ -29,7 +29,7 @@ from offhook.agents.services.base import (
     TextDelta,
     Usage,
 )
-from offhook.agents.services.http import MAX_DETAIL, Patience, http_client, refused, warmed
+from offhook.agents.services.http import MAX_DETAIL, MISSHAPEN, Patience, http_client, misread, refused, warmed
 from offhook.agents.services.keepsakes import Keepsakes
 
 ANTHROPIC: Final = "https://api.anthropic.com"
@@ -119,8 +119,9 @@ class Anthropic(LanguageModel):
         """See LanguageModel. A call of a function comes as soon as it is whole."""
         patience = Patience(self.name, self.settings)
         reply = _Reply(self.name, self._thoughts)
+        request = self._request(messages, functions)
         with _translated(self.name):
-            stream: Any = await patience.wait(self._messages.create(**self._request(messages, functions)))
+            stream: Any = await patience.wait(self._messages.create(**request))
             try:
                 while (event := await patience.wait(anext(stream, None))) is not None:
                     delta = reply.read(event)
@@ -255,5 +256,5 @@ def _translated(service: str) -> Iterator[None]:
         raise ServiceError(service, "unavailable", str(cause) or type(cause).__name__) from error
     except anthropic.APIError as error:
         raise ServiceError(service, "bad_reply", str(error)[:MAX_DETAIL]) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ServiceError(service, "bad_reply", f"no JSON in the stream: {error}"[:MAX_DETAIL]) from error
+    except MISSHAPEN as error:
+        raise misread(service, error) from error

@@ -20,7 +20,7 @@ import httpx2
 from google import genai
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.genai import errors, types
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.base import (
@@ -35,7 +35,7 @@ from offhook.agents.services.base import (
     Usage,
 )
 from offhook.agents.services.gemini.messages import Signed, contents_of, instruction_of, tool_of
-from offhook.agents.services.http import MAX_DETAIL, Patience, http_client, refused, warmed
+from offhook.agents.services.http import MAX_DETAIL, MISSHAPEN, Patience, http_client, misread, refused, warmed
 from offhook.agents.services.keepsakes import Keepsakes
 from offhook.agents.services.messages import CALLER_PRESENT, new_call_id
 
@@ -319,8 +319,8 @@ def _translated(service: str) -> Iterator[None]:
         raise ServiceError(
             service, "rejected", f"no access with the host's credentials: {error}"[:MAX_DETAIL]
         ) from error
-    except (errors.UnknownApiResponseError, json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise ServiceError(service, "bad_reply", f"not understood: {error}"[:MAX_DETAIL]) from error
+    except MISSHAPEN as error:
+        raise misread(service, error) from error
 
 
 def _retry_delay(details: Any) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.base import ServiceError, ServiceSettings
-from offhook.agents.services.http import MAX_DETAIL, http_client, refused
+from offhook.agents.services.http import MISSHAPEN, http_client, misread, refused
 
 OPENAI: Final = "https://api.openai.com/v1"
 
@@ -108,5 +107,5 @@ def translated(service: str) -> Iterator[None]:
         if "rate_limit" in f"{error.code} {error.type}":
             status = 429
         raise refused(service, status, error.message) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ServiceError(service, "bad_reply", f"no JSON in the stream: {error}"[:MAX_DETAIL]) from error
+    except MISSHAPEN as error:
+        raise misread(service, error) from error

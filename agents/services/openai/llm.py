@@ -79,8 +79,9 @@ class OpenAi(LanguageModel):
         """See LanguageModel. Calls of functions come after the text, together."""
         patience = Patience(self.name, self.settings)
         reply = _Reply(self.name, self.settings.begins_thinking)
+        request = self._request(messages, functions)
         with translated(self.name):
-            stream = await self._stream(patience, messages, functions)
+            stream = await self._stream(patience, request)
             try:
                 while (chunk := await patience.wait(anext(stream, None))) is not None:
                     text = reply.read(chunk)
@@ -93,17 +94,16 @@ class OpenAi(LanguageModel):
         for delta in reply.finished():
             yield delta
 
-    async def _stream(
-        self, patience: Patience, messages: Sequence[Message], functions: Sequence[FunctionSchema]
-    ) -> Any:
+    async def _stream(self, patience: Patience, request: dict[str, Any]) -> Any:
         try:
-            return await patience.wait(self._chat.create(**self._request(messages, functions)))
+            return await patience.wait(self._chat.create(**request))
         except openai.APIStatusError as error:
             if self._alternate or self.settings.alternate is False or not WANTS_TURNS.search(error.message):
                 raise
             self._alternate = True
             log.info("service.alternates", service=self.name, reason=error.message[:MAX_DETAIL])
-        return await patience.wait(self._chat.create(**self._request(messages, functions)))
+        request["extra_body"]["messages"] = alternating(request["extra_body"]["messages"])
+        return await patience.wait(self._chat.create(**request))
 
     async def _models(self) -> None:
         with translated(self.name):

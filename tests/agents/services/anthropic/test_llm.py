@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fakes.anthropic import Call, Drop, End, FakeAnthropic, Raw, Refusal, Silence, Text, Think, event
+from fakes.web import Answer, Request
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.anthropic.llm import Anthropic
@@ -142,6 +143,31 @@ async def test_pings_do_not_hide_a_stall() -> None:
 )
 async def test_a_fault_is_named(reply: Any, kind: str) -> None:
     assert (await failed(FakeAnthropic([reply]))).kind == kind
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Raw(event("message_delta")),
+        Raw(event("content_block_delta")),
+        Raw(event("content_block_delta", delta={"type": "thinking_delta", "thinking": "hm"})),
+        Raw(event("content_block_start", content_block=5)),
+    ],
+)
+async def test_json_of_another_shape_is_a_bad_reply(reply: Raw) -> None:
+    assert (await failed(FakeAnthropic([reply]))).kind == "bad_reply"
+
+
+async def test_a_page_where_there_should_be_an_api_does_no_harm() -> None:
+    class Page(FakeAnthropic):
+        async def answer(self, request: Request, answer: Answer) -> None:
+            answer.whole(200, b"<html>Welcome!</html>", {"content-type": "text/html"})
+
+    async with model(Page()) as service:
+        await service.warm()
+        with pytest.raises(ServiceError) as caught:
+            await anext(service.reply(ASKED))
+        assert caught.value.kind == "bad_reply"
 
 
 async def test_the_service_says_how_long_to_wait_and_nothing_is_tried_again_in_here() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes.gemini import Call, Drop, End, FakeGemini, Raw, Refusal, Silence, Text, Think, chunk
+from fakes.web import Answer, Request
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.base import Delta, FunctionCall, FunctionSchema, Message, ServiceError, TextDelta, Usage
@@ -194,6 +195,30 @@ async def test_a_stall_in_the_midst_is_a_timeout() -> None:
 )
 async def test_a_fault_is_named(reply: Any, kind: str) -> None:
     assert (await failed(FakeGemini([reply]))).kind == kind
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Raw(b"data: 5\r\n\r\n"),
+        Raw(b'data: {"candidates": 5}\r\n\r\n'),
+        Raw(b'data: {"candidates": [{"content": {"parts": 5}}]}\r\n\r\n'),
+    ],
+)
+async def test_json_of_another_shape_is_a_bad_reply(reply: Raw) -> None:
+    assert (await failed(FakeGemini([reply]))).kind == "bad_reply"
+
+
+async def test_a_page_where_there_should_be_an_api_does_no_harm() -> None:
+    class Page(FakeGemini):
+        async def answer(self, request: Request, answer: Answer) -> None:
+            answer.whole(200, b"<html>Welcome!</html>", {"content-type": "text/html"})
+
+    async with model(Page()) as service:
+        await service.warm()
+        with pytest.raises(ServiceError) as caught:
+            await anext(service.reply(ASKED))
+        assert caught.value.kind == "bad_reply"
 
 
 async def test_the_service_says_how_long_to_wait_and_nothing_is_tried_again_in_here() -> None:

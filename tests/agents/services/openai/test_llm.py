@@ -22,6 +22,7 @@ from fakes.openai import (
     delta,
     event,
 )
+from fakes.web import Answer, Request
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.base import Delta, FunctionCall, FunctionSchema, Message, ServiceError, TextDelta, Usage
@@ -297,6 +298,31 @@ async def test_a_stall_in_the_midst_is_a_timeout() -> None:
 )
 async def test_a_fault_is_named(reply: Any, kind: str) -> None:
     assert (await failed(FakeOpenAi([reply]))).kind == kind
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Raw(b"data: 5\n\n"),
+        Raw(event({"choices": 5})),
+        Raw(event({"choices": [{"delta": {"content": 5}}]})),
+        Raw(event({"choices": [{"delta": {"tool_calls": ["a"]}}]})),
+    ],
+)
+async def test_json_of_another_shape_is_a_bad_reply(reply: Raw) -> None:
+    assert (await failed(FakeOpenAi([reply]))).kind == "bad_reply"
+
+
+async def test_a_page_where_there_should_be_an_api_does_no_harm() -> None:
+    class Page(FakeOpenAi):
+        async def answer(self, request: Request, answer: Answer) -> None:
+            answer.whole(200, b"<html>Welcome!</html>", {"content-type": "text/html"})
+
+    async with model(Page()) as service:
+        await service.warm()
+        with pytest.raises(ServiceError) as caught:
+            await anext(service.reply(ASKED))
+        assert caught.value.kind == "bad_reply"
 
 
 async def test_a_withheld_reply_is_rejected() -> None:
