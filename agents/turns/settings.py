@@ -32,10 +32,11 @@ class TurnSettings(BaseModel):
         "transcript.",
     )
     silence: float = Field(
-        default=0.7,
+        default=0.8,
         ge=0.1,
         le=5,
-        description="Silence that ends a turn when nothing else is known about it.",
+        description="Silence that ends a turn when nothing else is known about it, or when its words are finished and "
+        "its melody is not.",
     )
     short_silence: float = Field(
         default=0.4,

@@ -32,6 +32,11 @@ __all__ = ["SECONDS", "SmartTurn"]
 SECONDS: Final = 8
 """What the model hears; of longer audio the end counts."""
 
+AS_IF_MS: Final = 120
+"""Milliseconds of silence put behind the audio. The model is asked 130 ms into a pause and is at its best at 250 ms:
+of 64 finished synthetic telephone sentences it takes 38 % for finished at 130 ms, 61 % with this, 62 % at 250 ms, of
+40 mid-sentence pauses 7, 20 and 17 % (the words tell nearly all of those); it ranks them equally well each time."""
+
 PHONE_RATE: Final = 8000
 INPUT: Final = "input_features"
 IN_WHEEL: Final = Path("audio/turn/smart_turn/data")
@@ -42,7 +47,7 @@ class SmartTurn:
     """The model, one session and one thread a host, off the event loop.
 
     One answer takes 70 ms (median of 30 on a 2-core server; 1.4 resampling, 3.5 features, the rest inference), one
-    model 90 MB a host. It wants to hear some of the pause: with 100 ms of it and more it is surer.
+    model 90 MB a host.
 
     Args:
         path: the ONNX file; empty: the one in the wheel of pipecat-ai.
@@ -123,7 +128,8 @@ class SmartTurn:
     def _judge(self, pcm: bytes) -> float:
         self.load()
         size = 2 * PHONE_RATE * SECONDS
-        wide = resample_all(pcm[-size:], PHONE_RATE, RATE)
+        heard = pcm[-size:] + bytes(2 * PHONE_RATE * AS_IF_MS // 1000)
+        wide = resample_all(heard, PHONE_RATE, RATE)
         samples: NDArray[np.float32] = np.frombuffer(wide, "<i2").astype(np.float32) * np.float32(1 / 32768)
         # The output is called logits, and is a probability: the sigmoid is part of the graph.
         try:

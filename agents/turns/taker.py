@@ -372,7 +372,7 @@ class TurnTaker:
             if self._verdict >= settings.model_threshold and looks != "unfinished":
                 return settings.model_silence, "model"
             if looks == "finished":  # word against melody
-                return (settings.silence + settings.long_silence) / 2, "complete"
+                return settings.silence, "complete"
             return settings.long_silence, "silence"
         silence = {"finished": settings.short_silence, "open": settings.silence}.get(looks, settings.long_silence)
         if self._question is not None and self._asked_at is not None:

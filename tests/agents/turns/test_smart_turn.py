@@ -17,7 +17,7 @@ from offhook.codecs.audio import L16_8K
 
 needs_model = pytest.mark.skipif(not SmartTurn.installed(), reason="no end-of-turn model: pip install pipecat-ai")
 
-PAUSE = bytes(2 * 8 * 200)
+PAUSE = bytes(2 * 8 * 130)
 """The silence in which the model is asked."""
 
 

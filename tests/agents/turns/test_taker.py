@@ -95,19 +95,19 @@ def told(decision: Decision) -> str:
 @pytest.mark.parametrize(
     ("settings", "text", "ends", "why"),
     [
-        ({"end": "silence"}, "I want to book a table and", 1.7, "silence"),
+        ({"end": "silence"}, "I want to book a table and", 1.8, "silence"),
         ({"end": "silence", "silence": 0.5}, "Yes.", 1.5, "silence"),
         ({}, "I want to book a table.", 1.4, "complete"),
         ({}, "What time do you open?", 1.4, "complete"),
         ({}, "yes please", 1.4, "complete"),
-        ({}, "I want to book a table", 1.7, "silence"),
+        ({}, "I want to book a table", 1.8, "silence"),
         ({}, "I want to book a table and", 2.5, "silence"),
         ({}, "My number is", 2.5, "silence"),
         ({}, "My number is 555 123.", 2.5, "silence"),
         ({"language": "de-AT"}, "Ich hätte gerne einen", 2.5, "silence"),
         ({"language": "de"}, "Guten Tag, ich hätte gerne einen Termin.", 1.4, "complete"),
         ({"language": "fi"}, "Haluaisin varata pöydän.", 1.4, "complete"),
-        ({"language": "fi"}, "Haluaisin varata pöydän", 1.7, "silence"),
+        ({"language": "fi"}, "Haluaisin varata pöydän", 1.8, "silence"),
     ],
 )
 def test_the_silence_that_ends_a_turn(settings: dict[str, Any], text: str, ends: float, why: str) -> None:
@@ -196,7 +196,7 @@ def test_noise_without_words_is_no_turn_and_words_in_it_are_one() -> None:
     ladder.partial(6.0, "hello").partial(6.4, "hello there").until(20)
     assert ladder.take() == [(8.4, "end 'hello there' timeout")]
     ladder.partial(30.0, "hello again").final(30.5, "hello again")
-    assert ladder.until(40).take() == [(30.0, "interrupt"), (30.7, "end 'hello again' silence")]
+    assert ladder.until(40).take() == [(30.0, "interrupt"), (30.8, "end 'hello again' silence")]
 
 
 def test_an_endless_turn_is_ended() -> None:
@@ -210,7 +210,7 @@ def test_an_endless_turn_is_ended() -> None:
 def test_the_model_says_that_he_thinks() -> None:
     ladder = Ladder(has_model=True).speaks(0.0, 1.0).final(1.2, "I want to book a table.")
     ladder.at(1.25, ladder.taker.verdict, 1, 0.2)
-    assert ladder.until(5).take() == [(1.13, "ask 1"), (2.1, "end 'I want to book a table.' complete")]
+    assert ladder.until(5).take() == [(1.13, "ask 1"), (1.8, "end 'I want to book a table.' complete")]
     ladder = Ladder(has_model=True).speaks(0.0, 1.0).final(1.2, "I want to book a table")
     ladder.at(1.25, ladder.taker.verdict, 1, 0.2)
     assert ladder.until(5).take()[1:] == [(2.5, "end 'I want to book a table' silence")]
@@ -236,7 +236,7 @@ def test_a_model_that_fails_or_hangs_is_done_without(probability: Any, ends: flo
 def test_an_answer_about_an_earlier_pause_counts_for_nothing() -> None:
     ladder = Ladder(end="model", has_model=True).speaks(0.0, 1.0).speaks(1.2, 2.0)
     ladder.at(2.15, ladder.taker.verdict, 1, 0.99).final(2.2, "Yes, I do.").at(2.3, ladder.taker.verdict, 2, 0.1)
-    assert ladder.until(6).take()[2:] == [(3.1, "end 'Yes, I do.' complete")]
+    assert ladder.until(6).take()[2:] == [(2.8, "end 'Yes, I do.' complete")]
 
 
 def test_the_service_ends_the_turn() -> None:
