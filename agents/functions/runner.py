@@ -16,14 +16,13 @@ A model that calls functions in circles is stopped by two caps: calls a turn (`n
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from offhook.agents.api import SettingsError
 from offhook.agents.functions.base import CallControl, Function, FunctionFailed, FunctionResult
@@ -273,8 +272,8 @@ def parse_arguments(text: str) -> dict[str, Any]:
     if len(text) > MAX_ARGUMENTS:
         raise ValueError(f"The arguments have {len(text)} characters; the limit is {MAX_ARGUMENTS}.")
     try:
-        found = json.loads(text) if text.strip() else {}
-    except (ValueError, RecursionError) as error:
+        found = from_json(text, allow_inf_nan=False) if text.strip() else {}
+    except ValueError as error:
         raise ValueError(f"The arguments are not valid JSON ({error}).") from error
     if not isinstance(found, dict):
         raise ValueError("The arguments must be one JSON object.")
@@ -296,5 +295,6 @@ def content_of(value: Any) -> str:
 
 
 def bounded(text: str, limit: int = MAX_RESULT) -> str:
-    """The text, cut with a note when it is longer than `limit` characters."""
+    """The text, cut with a note when it is longer than `limit` characters, and fit for UTF-8."""
+    text = text.encode(errors="replace").decode()  # half a surrogate pair would end the agent's link
     return text if len(text) <= limit else f"{text[:limit]}\n[cut: the first {limit} of {len(text)} characters]"

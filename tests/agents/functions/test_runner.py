@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 import pytest
 from fakes.control import FakeControl
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from offhook.agents.api import SettingsError
@@ -114,7 +117,10 @@ async def test_functions_that_want_silence_get_it(told: Told) -> None:
     ("wanted", "said"),
     [
         (call("fly"), "There is no function 'fly'. There are: look."),
-        (call("look", "{"), "The arguments are not valid JSON (Expecting property name"),
+        (
+            call("look", "{"),
+            "The arguments are not valid JSON (EOF while parsing an object at line 1 column 1). Correct it",
+        ),
         (call("look", "[1]"), "The arguments must be one JSON object. Correct it and call look again."),
         (call("look", "[" * 20_000), "The arguments are not valid JSON ("),
         (call("look", " " * 40_000), "The arguments have 40000 characters; the limit is 32000."),
@@ -246,6 +252,22 @@ async def test_functions_may_be_replaced(told: Told) -> None:
     assert (await task)[0].ok
     with pytest.raises(SettingsError, match="tools: two functions are called see; rename one"):
         runner.replace([waits("see", 1.0), waits("see", 2.0)])
+
+
+async def test_halves_of_characters_do_not_get_through(told: Told) -> None:
+    runner = told.runner(waits("half", 0.0, "a\ud800b"), waits("inside", 0.0, ["\ud800"]))
+    results = await runner.run([call("half"), call("inside"), call("half", '{"x": "\\ud800"}')])
+    assert results[0].content == "a?b"
+    assert results[1].content == "['\\ud800']"
+    assert results[2].content.startswith("The arguments are not valid JSON")
+
+
+@given(st.text() | st.from_regex(r"[\[{\"\\\\ud80:,0-9.eE+\-truefalsnNaI\]} ]*", fullmatch=True))
+def test_whatever_is_written_is_an_object_or_an_error(text: str) -> None:
+    found: object = {}
+    with suppress(ValueError):
+        found = subject.parse_arguments(text)
+    assert isinstance(found, dict)
 
 
 async def test_nothing_to_call_is_nothing_to_do(told: Told) -> None:
