@@ -85,6 +85,7 @@ async def one_case(case: Case, calls: int, folder: Path) -> dict[str, Any]:
         async with served(folder, agent) as simulator:
             for index in range(calls):
                 voice = Voice("flite", ("rms", "slt", "awb")[index % 3])
+                deepgram.script.clear()  # it counts from the beginning of each connection
                 call = await simulator.ring(f"+1555010{index:04d}", "+15550100")
                 await call.listen(0.5)
                 for line in LINES:

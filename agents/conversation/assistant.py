@@ -100,7 +100,7 @@ class Assistant(Agent):
             for listener in options.listeners
         ]
         self._finished: asyncio.Future[None] = self._loop.create_future()
-        self._greeting: Line | None = None
+        self._greeting: list[Line] = []
         self._answered = False
         self._floor = (False, True)
         self._muted = False
@@ -158,10 +158,11 @@ class Assistant(Agent):
                 group.create_task(self._open_ears())
         except* ServiceError as errors:
             raise Refused("; ".join(_reasons(errors))) from errors
-        if not self.call.history and self.options.greeting:
+        if not self.call.history:
             self._greeting = self._staged_greeting()
+        if self._greeting:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._greeting.complete.wait(), GREETING_TIME)
+                await asyncio.wait_for(self._greeting[0].complete.wait(), GREETING_TIME)
             if self._finished.done():
                 raise Refused(f"the greeting cannot be spoken: {self._finished.exception()}")
 
@@ -170,15 +171,8 @@ class Assistant(Agent):
             await warm(service)
         await self.ears.open(PCMU)
 
-    def _staged_greeting(self) -> Line:
-        line = Line(
-            self.options.greeting,
-            self.mind.persona.voice,
-            interruptible=self.options.interruptible_greeting,
-            staged=True,
-            fixed=True,
-        )
-        return self.speaker.say(line)
+    def _staged_greeting(self) -> list[Line]:
+        return self.mind.say(self.options.greeting, interruptible=self.options.interruptible_greeting, staged=True)
 
     async def on_answer(self) -> None:
         self._answered = True
@@ -190,13 +184,12 @@ class Assistant(Agent):
             self._limit_timer = self._loop.call_later(self.options.max_minutes * 60, self._time_is_up)
         if self.call.history:
             self.mind.begin("", nudge=RESUMED)
-        elif self.options.greeting:
-            greeting = self._greeting
-            if greeting is None or format != PCMU:  # it was made for another format
-                self.speaker.forget([greeting] if greeting else [])
-                greeting = self._greeting = self._staged_greeting()
-            self.mind.keep(greeting)
-            self.speaker.release([greeting])
+        else:
+            if format != PCMU:  # it was made for another format
+                self.speaker.forget(self._greeting)
+                self._greeting = self._staged_greeting()
+            self.mind.keep(self._greeting)
+            self.speaker.release(self._greeting)
         self.answer_changed()
         await self._finished
 
@@ -339,7 +332,7 @@ class Assistant(Agent):
 
     def _is_muted(self) -> bool:
         strategies = self.options.mute
-        greeting = "greeting" in strategies and self._greeting is not None and not self._greeting.over.done()
+        greeting = "greeting" in strategies and not all(line.over.done() for line in self._greeting)
         functions = "functions" in strategies and self.mind.functions_running > 0
         speaking = "speaking" in strategies and self.speaker.busy
         return bool(self._deaf) or greeting or functions or speaking
@@ -358,7 +351,7 @@ class Assistant(Agent):
         idle = self.options.idle
         if self._idle_prompts < len(idle.prompts):
             self._idle_prompts += 1
-            self.mind.line(idle.prompts[self._idle_prompts - 1])
+            self.mind.say(idle.prompts[self._idle_prompts - 1])
         else:
             self._end(idle.goodbye, "the caller was silent")
 
@@ -370,7 +363,7 @@ class Assistant(Agent):
         self._deaf.add("ending")
         self._give_way()
         if goodbye:
-            self.mind.line(goodbye, interruptible=False)
+            self.mind.say(goodbye, interruptible=False)
         task = self._loop.create_task(self.control.hang_up(reason), name=f"ending-{self.call.info.id}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from offhook.agents.conversation.speaker import Line
 from offhook.agents.functions.base import CallControl, FunctionFailed
 
 if TYPE_CHECKING:
@@ -20,6 +22,11 @@ REFUSAL_TIME: Final = 2.0
 """Seconds in which the gateway refuses an order it does not carry out; it says nothing when it does."""
 
 
+async def heard(lines: Sequence[Line]) -> bool:
+    """Wait until all of it is over; True when it was heard to its end."""
+    return all([await asyncio.shield(line.over) for line in lines])
+
+
 class AssistantControl(CallControl):
     """The hold that an assistant's functions have on its call."""
 
@@ -30,7 +37,7 @@ class AssistantControl(CallControl):
         self._refusals: dict[str, asyncio.Future[str]] = {}
 
     async def say(self, text: str, *, interruptible: bool = True) -> bool:
-        return await asyncio.shield(self._assistant.mind.line(text, interruptible=interruptible, fixed=False).over)
+        return await heard(self._assistant.mind.say(text, interruptible=interruptible, fixed=False))
 
     async def hang_up(self, reason: str = "") -> None:
         await self._assistant.speaker.given()
@@ -76,7 +83,7 @@ class AssistantControl(CallControl):
         assistant = self._assistant
         with assistant.deaf("mailbox"):
             await assistant.mailbox_is_ready(MAILBOX_PATIENCE, MAILBOX_SILENCE)
-            await asyncio.shield(assistant.mind.line(text, interruptible=False, fixed=False).over)
+            await heard(assistant.mind.say(text, interruptible=False, fixed=False))
             await self.hang_up("left a message")
 
     def note(self, name: str, **data: Any) -> None:

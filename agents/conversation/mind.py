@@ -171,15 +171,29 @@ class Mind:
             self._untold = False
             self.begin("", nudge=UNTOLD)
 
-    def line(self, text: str, *, interruptible: bool = True, fixed: bool = True) -> Line:
-        """Say a sentence that is not of the model's making, and keep it in the conversation."""
-        line = Line(text, self.persona.voice, interruptible=interruptible, fixed=fixed)
-        self.keep(line)
-        return self.speaker.say(line)
+    def say(self, text: str, *, interruptible: bool = True, fixed: bool = True, staged: bool = False) -> list[Line]:
+        """Say something that is not of the model's making, sentence by sentence, and keep it in the conversation.
 
-    def keep(self, line: Line) -> None:
-        """Put a sentence into the conversation that is said by somebody else's order."""
-        self.context.reply(Reply([line]))
+        Args:
+            text: plain text.
+            interruptible: whether the caller may stop it.
+            fixed: the same on every call, so that its audio is worth keeping.
+            staged: only make it; `keep` it when it is released.
+        """
+        cutter = SentenceCutter()
+        lines = [
+            Line(sentence, self.persona.voice, interruptible=interruptible, fixed=fixed, staged=staged)
+            for sentence in (*cutter.push(text), *cutter.finish())
+        ]
+        if not staged:
+            self.keep(lines)
+        for line in lines:
+            self.speaker.say(line)
+        return lines
+
+    def keep(self, lines: Sequence[Line]) -> None:
+        """Put into the conversation what is said by somebody else's order."""
+        self.context.reply(Reply(list(lines)))
 
     async def close(self) -> None:
         """The call is over."""
@@ -318,7 +332,7 @@ class Mind:
         if self._troubles > 1 or not self.settings.trouble:
             self._owner.mind_failed(error)
         elif not answer.lines:
-            self.line(self.settings.trouble)
+            self.say(self.settings.trouble)
 
     def _summarise_if_long(self) -> None:
         if not self._summarising and self.context.tokens() > self.settings.context.max_tokens:

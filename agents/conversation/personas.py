@@ -168,5 +168,5 @@ class Cast:
         control.note("hand_off", to=to, reason=str(arguments.get("reason", ""))[:200])
         self._mind.persona = persona
         if greeting:
-            self._mind.line(greeting)
+            self._mind.say(greeting)
         return "The caller is yours now."
