@@ -49,7 +49,11 @@ class _CallWire:
         self._host, self._call = host, call
 
     def event(self, message: link.FromAgent) -> None:
-        self._host.write(self._call, link.EVENT, link.encode(message))
+        """Raises ValueError for a message that would break the connection of every call here."""
+        body = link.encode(message)
+        if len(body) > link.MAX_BODY:
+            raise ValueError(f"{type(message).__name__} of {len(body)} bytes; the agent link carries {link.MAX_BODY}")
+        self._host.write(self._call, link.EVENT, body)
 
     def audio(self, data: bytes) -> None:
         self._host.write(self._call, link.AUDIO, data)

@@ -8,7 +8,7 @@ host. From then on both sides send events as text and audio as binary messages, 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any, Final
 
 import msgspec
@@ -18,10 +18,13 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from offhook.agents import link
 from offhook.agents.api import Agent, AgentCall, Refused, SettingsError, Utterance
 from offhook.codecs.audio import AudioFormat
-from offhook.codecs.convert import Converter
+from offhook.codecs.convert import Converter, convert_all
 
 MAX_BACKLOG: Final = 250
 """Caller frames (5 s) that may wait for a remote agent that does not read; older ones are dropped."""
+
+MAX_SOUNDS: Final = 8
+"""Beds that are kept for a remote agent to name again, as many as the gateway keeps."""
 
 HANDSHAKE_BUDGET: Final = 3.0
 """Seconds for the WebSocket handshake, and again for `ready`; the route's ring budget usually ends sooner."""
@@ -53,6 +56,8 @@ class Remote(Agent):
         self._theirs: dict[int, Utterance] = {}
         self._ids: dict[int, int] = {}
         self._open: Utterance | None = None
+        self._sounds: OrderedDict[str, bytes] = OrderedDict()
+        self._format = self.call.format
         self._leaving = False
         self.dropped_frames = 0
 
@@ -63,6 +68,7 @@ class Remote(Agent):
             agent="remote",
             settings={key: value for key, value in self.settings.items() if key not in ("url", "headers")},
             format=str(carrier),
+            history=self.call.history,
         )
         try:
             self._socket = await connect(
@@ -81,7 +87,7 @@ class Remote(Agent):
             raise Refused(answer.reason)
         if not isinstance(answer, link.Ready):
             raise link.LinkError(f"remote agent answered the offer with {type(answer).__name__}, not ready or refuse")
-        theirs = AudioFormat.parse(answer.format) if answer.format else carrier
+        theirs = self._format = AudioFormat.parse(answer.format) if answer.format else carrier
         if theirs != carrier:
             self._to_remote, self._from_remote = Converter(carrier, theirs), Converter(theirs, carrier)
 
@@ -154,8 +160,10 @@ class Remote(Agent):
         async for data in self._socket:
             if isinstance(data, bytes):
                 self._audio(data if self._from_remote is None else self._from_remote.convert(data))
+            elif isinstance(event := _event(data), link.Bed):
+                await self._bed(event)
             else:
-                self._obey(_event(data))
+                self._obey(event)
         if self._leaving:
             return
         raise ConnectionError(
@@ -167,6 +175,18 @@ class Remote(Agent):
             self.call.add(self._open, data)
         else:
             self.call.stream(data)
+
+    async def _bed(self, bed: link.Bed) -> None:
+        if bed.sound and bed.audio:
+            loop = bed.audio
+            if self._format != self.call.format:
+                loop = await asyncio.to_thread(convert_all, loop, self._format, self.call.format)
+            self._sounds[bed.sound] = loop
+            if len(self._sounds) > MAX_SOUNDS:
+                self._sounds.popitem(last=False)
+        elif bed.sound and bed.sound not in self._sounds:
+            raise link.LinkError(f"remote agent named the bed {bed.sound!r}, whose audio it has not sent")
+        self.call.bed(self._sounds.get(bed.sound, b""), bed.gain)
 
     def _obey(self, message: link.FromAgent) -> None:
         match message:
@@ -196,6 +216,10 @@ class Remote(Agent):
                 self.call.note("turn", utterance=message.utterance)
             case link.Note(name, data):
                 self.call.note(name, **data)
+            case link.Context(start, messages):
+                self.call.remember(start, messages)
+            case link.Service(role, service, ttfb_ms, fault, detail):
+                self.call.service(role, service, ttfb_ms / 1000, fault, detail)
             case link.Failed(error):
                 raise RuntimeError(f"remote agent failed: {error}")
             case _:

@@ -9,7 +9,7 @@ import asyncio
 import warnings
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from offhook.agents import sound
 from offhook.agents.api import Agent, AgentCall, SettingsError, SettingsWarning, Utterance
@@ -57,6 +57,7 @@ class Flow(Agent):
     """Follows the steps in its settings: see `settings.FlowSettings` for what there is."""
 
     format = L16_8K
+    vad: Literal["silero", "webrtc", "none"] = "silero"  # loaded once a host; an instance that does not listen has none
 
     def __init__(self, call: AgentCall, settings: dict[str, Any]) -> None:
         super().__init__(call, settings)

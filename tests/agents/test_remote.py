@@ -15,6 +15,7 @@ from offhook.agents.remote import MAX_BACKLOG, Remote
 from offhook.agents.runtime import AgentSession
 from offhook.agents.vad import VadService
 from offhook.codecs.audio import L16_16K, PCMU
+from offhook.codecs.pcm import tone
 
 pytestmark = pytest.mark.own_tasks("the fixture `dial` ends every session")
 
@@ -244,3 +245,40 @@ async def test_a_remote_agent_that_does_not_read_loses_old_audio_only(dial: Dial
     assert remote._frames <= MAX_BACKLOG
     assert not call.of(link.Failed)
     done.set()
+
+
+async def test_a_bed_is_laid_and_named_again(dial: Dial) -> None:
+    async def agent(socket: ServerConnection, offer: dict[str, Any]) -> None:
+        await socket.send(json.dumps({"type": "ready", "format": "l16/16000"}))
+        await socket.recv()
+        await socket.send(link.encode(link.Bed("hum", tone(400, 0.5, 16_000), 0.5)).decode())
+        await socket.send(link.encode(link.Bed()).decode())
+        await socket.send(link.encode(link.Bed("hum")).decode())
+        await socket.send(link.encode(link.Bed("drum")).decode())
+        await socket.wait_closed()
+
+    call = await dial(agent)
+    await answered(call)
+    await call.until(lambda: call.of(link.Failed))
+    laid, silent, again = call.of(link.Bed)
+    assert (len(laid.audio), laid.gain) == (PCMU.size(0.5), 0.5)
+    assert silent == link.Bed()
+    assert again == link.Bed(laid.sound), "the gateway has its audio"
+    assert "the bed 'drum', whose audio it has not sent" in call.of(link.Failed)[0].traceback
+
+
+async def test_what_it_remembers_and_reports_is_passed_on(dial: Dial) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+
+    async def agent(socket: ServerConnection, offer: dict[str, Any]) -> None:
+        await socket.send(json.dumps({"type": "ready"}))
+        await socket.recv()
+        await socket.send(link.encode(link.Context(2, messages)).decode())
+        await socket.send(link.encode(link.Service("llm", "own", 120.0, "timeout", "slow")).decode())
+        await socket.wait_closed()
+
+    call = await dial(agent)
+    await answered(call)
+    await call.until(lambda: call.of(link.Service))
+    assert call.of(link.Context) == [link.Context(2, messages)]
+    assert call.of(link.Service) == [link.Service("llm", "own", 120.0, "timeout", "slow")]
