@@ -64,6 +64,10 @@ REPLAY_PACE: Final = 4.0
 KEPT_FRAMES: Final = 25
 """Frames that a text that came unasked may not cover yet, half a second: services answer that late."""
 
+UNNOTICED_FRAMES: Final = 100
+"""Frames heard again when nobody has been heard to speak, two seconds: a first word may be in there, and more would
+keep the new stream busy with silence."""
+
 CLOSING_TIME: Final = 2.0
 """Seconds that a broken stream or voice gets to close."""
 
@@ -82,9 +86,9 @@ class CircuitBreaker:
     """Keeps calls away from a service that has just failed several times running.
 
     Closed, it lets everything through. `failures` without a success between them, within `window` seconds, open it
-    for `open_for` seconds; then one try is let through every `open_for` seconds until one succeeds. Time is monotonic
-    seconds. A fault of kind `rejected` is best not told to it: it comes at once, so that nobody waits for it, and one
-    call's odd request must not close the service to others.
+    for `open_for` seconds; then one try is let through every `open_for` seconds until one is answered. A fault of kind
+    `rejected` is best not told to it: it comes at once, so that nobody waits for it, and one call's odd request must
+    not close the service to others. Times are monotonic seconds.
     """
 
     def __init__(self, failures: int = 3, window: float = 30.0, open_for: float = 15.0) -> None:
@@ -104,8 +108,12 @@ class CircuitBreaker:
             self._next_probe = now + self.open_for
         return True
 
+    def reached(self) -> None:
+        """It answers again, or lets itself be connected to: others may try too, but the next fault opens it at once."""
+        self._next_probe = None
+
     def succeeded(self) -> None:
-        """A try gave a result."""
+        """A try was well to its end."""
         self._failed.clear()
         self._next_probe = None
 
@@ -139,7 +147,7 @@ async def _attempts(
 
     Args:
         start: begins one try.
-        vouches: a first result shows that the service works, and its time is reported; not so a mere connection.
+        vouches: a result shows that the service works, and the time to it is reported; not so a mere connection.
         failed: awaited after each try that failed.
 
     Raises, while iterated:
@@ -170,6 +178,8 @@ async def _attempts(
                         report(role, service.name, clock() - began, "", "")
                     if isinstance(item, _End):
                         break
+                    if not given:
+                        breaker.reached()
                     given = True
                     yield item
                 if vouches:
@@ -381,6 +391,10 @@ class _ResilientTranscription(Transcription):
         self._asked_at: float | None = None
         "When `finalize` was called, until it is answered."
         self._alarm: asyncio.TimerHandle | None = None
+        self._partial = False
+        "There is text that is not final."
+        self._partials = False
+        "There has been such text, so that without any the caller is silent, or has just begun."
         self._lost: ServiceError | None = None
         self._task: asyncio.Task[None] | None = None
         "Looks for the next stream."
@@ -475,6 +489,8 @@ class _ResilientTranscription(Transcription):
             return
         if isinstance(heard, Partial | base.Final | EndOfTurn):
             breaker_of(self._service).succeeded()
+            self._partial = isinstance(heard, Partial)
+            self._partials = self._partials or self._partial
         if isinstance(heard, base.Final) and heard.answers_finalize:
             self._settle(self._sent_since)
             if self._asked_at is not None:
@@ -508,6 +524,8 @@ class _ResilientTranscription(Transcription):
             breaker_of(self._service).failed(self._clock())
             self._owner.report("stt", self._service.name, 0.0, error.kind, error.detail)
             self._put_away(broken)
+            if self._partials and not self._partial:
+                self._settle(UNNOTICED_FRAMES)
             self._pending.extendleft(reversed(self._sent))
             self._sent.clear()
             behind = services.index(self._service) + 1

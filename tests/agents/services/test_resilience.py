@@ -37,6 +37,7 @@ from offhook.agents.services.base import (
 from offhook.agents.services.resilience import (
     KEPT_FRAMES,
     REPLAY_SECONDS,
+    UNNOTICED_FRAMES,
     CircuitBreaker,
     ResilientModel,
     ResilientSpeechToText,
@@ -124,6 +125,17 @@ def test_one_probe_at_a_time_goes_through_an_open_breaker() -> None:
     breaker.succeeded()
     assert breaker.allows(46)
     assert breaker.allows(46)
+
+
+def test_a_service_that_is_reached_again_is_on_probation() -> None:
+    breaker = CircuitBreaker(failures=2, window=30, open_for=15)
+    breaker.failed(0)
+    breaker.failed(1)
+    assert breaker.allows(16)
+    breaker.reached()
+    assert breaker.allows(16.1)
+    breaker.failed(17)
+    assert not breaker.allows(17)
 
 
 def test_a_success_or_a_long_time_between_them_makes_faults_forgotten() -> None:
@@ -241,6 +253,19 @@ async def test_an_open_breaker_is_passed_over_at_once_by_every_call() -> None:
     await asyncio.sleep(15)
     assert await text_of(ResilientModel([first, second], Reports())) == "I am back"
     assert not breaker_of(first).is_open(now())
+
+
+@pytest.mark.virtual_time
+async def test_a_first_result_lets_other_calls_in() -> None:
+    only = Model("only", [fault("unavailable")], retries=2)
+    with pytest.raises(ServiceError):
+        await text_of(ResilientModel([only], Reports()))
+    await asyncio.sleep(15)
+    only.scripts = [["I am", 1.0, " back"]]
+    slow = ResilientModel([only], Reports()).reply([])
+    assert await anext(slow) == TextDelta("I am")
+    assert await text_of(ResilientModel([only], Reports())) == "I am back"
+    await slow.aclose()
 
 
 @pytest.mark.virtual_time
@@ -575,6 +600,25 @@ async def test_a_lost_stream_is_replaced_and_hears_again_what_is_not_text_yet() 
     assert first.streams[0].closed
     stream.push(frame(7))
     assert replayed.frames[-1] == frame(7)
+    await stream.close()
+
+
+@pytest.mark.virtual_time
+async def test_a_long_silence_is_not_heard_again() -> None:
+    first, second = Stt("first"), Stt("second")
+    stream = await Call(first, second).open()
+    for event in (Partial("he"), Final("hello")):
+        first.streams[0].hear(event)
+    await push(stream, range(400))
+    first.streams[0].lose()
+    await asyncio.sleep(2)
+    assert second.streams[0].frames == [frame(number) for number in range(400 - UNNOTICED_FRAMES, 400)]
+    await push(stream, range(400))
+    second.streams[0].hear(Partial("and then"))
+    await push(stream, range(400))
+    second.streams[0].lose()
+    await asyncio.sleep(5)
+    assert len(first.streams[1].frames) == REPLAY_SECONDS * 50, "he is speaking"
     await stream.close()
 
 
