@@ -31,6 +31,8 @@ class CallAssembly:
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._at: dict[int, _Call] = {}
+        self._taken = 0
+        self._ids: set[str] = set()
 
     def feed(self, fragment: Any) -> None:
         """Take one of a delta's `tool_calls`."""
@@ -52,13 +54,14 @@ class CallAssembly:
         call.name = call.name or name
         call.arguments += text
 
-    def finished(self) -> list[FunctionCall]:
-        """The calls, in the order they began, each with an id of its own."""
-        calls, ids = [], set[str]()
-        for call in self._calls:
-            id = call.id if call.id and call.id not in ids else new_call_id()
-            ids.add(id)
+    def take(self) -> list[FunctionCall]:
+        """The calls that have not been taken yet, in the order they began, each with an id of its own."""
+        calls = []
+        for call in self._calls[self._taken :]:
+            id = call.id if call.id and call.id not in self._ids else new_call_id()
+            self._ids.add(id)
             calls.append(FunctionCall(id, call.name, call.arguments or "{}"))
+        self._taken = len(self._calls)
         return calls
 
     @staticmethod

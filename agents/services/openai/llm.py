@@ -76,7 +76,7 @@ class OpenAi(LanguageModel):
     async def reply(
         self, messages: Sequence[Message], functions: Sequence[FunctionSchema] = ()
     ) -> AsyncGenerator[Delta, None]:
-        """See LanguageModel. Calls of functions come after the text, together."""
+        """See LanguageModel. Calls of functions come together, after the text."""
         patience = Patience(self.name, self.settings)
         reply = _Reply(self.name, self.settings.begins_thinking)
         request = self._request(messages, functions)
@@ -84,11 +84,11 @@ class OpenAi(LanguageModel):
             stream = await self._stream(patience, request)
             try:
                 while (chunk := await patience.wait(anext(stream, None))) is not None:
-                    text = reply.read(chunk)
+                    deltas = reply.read(chunk)
                     if reply.begun:
                         patience.begun()
-                    if text:
-                        yield TextDelta(text)
+                    for delta in deltas:
+                        yield delta
             finally:
                 await stream.close()
         for delta in reply.finished():
@@ -98,11 +98,13 @@ class OpenAi(LanguageModel):
         try:
             return await patience.wait(self._chat.create(**request))
         except openai.APIStatusError as error:
-            if self._alternate or self.settings.alternate is False or not WANTS_TURNS.search(error.message):
+            given = request["extra_body"]["messages"]
+            turns = alternating(given)
+            if self.settings.alternate is False or turns == given or not WANTS_TURNS.search(error.message):
                 raise
             self._alternate = True
             log.info("service.alternates", service=self.name, reason=error.message[:MAX_DETAIL])
-        request["extra_body"]["messages"] = alternating(request["extra_body"]["messages"])
+            request["extra_body"]["messages"] = turns
         return await patience.wait(self._chat.create(**request))
 
     async def _models(self) -> None:
@@ -146,8 +148,9 @@ class _Reply:
         self.begun = False
         "There is text to speak, or a call of a function has begun."
 
-    def read(self, chunk: Any) -> str:
-        """Take the next chunk and give what is to be spoken of it."""
+    def read(self, chunk: Any) -> list[Delta]:
+        """Take the next chunk and give what it completes. Calls are complete when the reply says that it is: some
+        servers take their time from there to the end of the stream."""
         if (usage := chunk.usage) is not None:
             details = usage.prompt_tokens_details
             cached = details.cached_tokens if details is not None else None
@@ -161,8 +164,13 @@ class _Reply:
             for fragment in choice.delta.tool_calls or ():
                 self._calls.feed(fragment)
                 self.begun = True
+        if self._finish is not None:
+            text += self._spoken.end()
         self.begun = self.begun or bool(text)
-        return text
+        deltas: list[Delta] = [TextDelta(text)] if text else []
+        if self._finish is not None:
+            deltas += self._calls.take()
+        return deltas
 
     def finished(self) -> list[Delta]:
         """What is left to give when the stream has ended.
@@ -172,14 +180,9 @@ class _Reply:
         """
         if self._finish is None:
             raise ServiceError(self._service, "bad_reply", "the stream ended before the reply did (no finish_reason)")
-        rest = self._spoken.end()
-        if self._finish == "content_filter" and not (self.begun or rest):
+        if self._finish == "content_filter" and not self.begun:
             raise ServiceError(self._service, "rejected", "the reply was withheld by the content filter")
-        deltas: list[Delta] = [TextDelta(rest)] if rest else []
-        deltas += self._calls.finished()
-        if self._usage is not None:
-            deltas.append(self._usage)
-        return deltas
+        return [self._usage] if self._usage is not None else []
 
 
 def _text_of(content: Any) -> str:

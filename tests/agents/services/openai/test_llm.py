@@ -193,6 +193,20 @@ async def test_calls_are_put_together_from_fragments() -> None:
     ]
 
 
+async def test_calls_do_not_wait_for_the_end_of_the_stream() -> None:
+    fake = FakeOpenAi([[Call("book", {"day": "Monday"}), Raw(delta({}, finish="tool_calls")), Silence()]])
+    async with model(fake) as service:
+        reply = service.reply(ASKED, [BOOK])
+        async with asyncio.timeout(2):
+            assert await anext(reply) == FunctionCall("call_0_book", "book", '{"day": "Monday"}')
+        await reply.aclose()
+
+
+async def test_a_server_that_finishes_with_every_call_loses_none() -> None:
+    parts = [Raw(delta({"tool_calls": [whole("a", "{}", index=0, id=id)]}, finish="tool_calls")) for id in ("1", "2")]
+    assert [call.id for call in calls_of(await replied(FakeOpenAi([parts])))] == ["1", "2"]
+
+
 def whole(name: str, arguments: object, **more: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
 
