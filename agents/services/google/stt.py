@@ -240,7 +240,8 @@ class _Leg:
         owner.over(self, error, limit=error is None or brief)
 
     def _take(self, results: list[StreamingRecognitionResult]) -> None:
-        self.interim = ""
+        if results:
+            self.interim = ""
         for result in results:
             if not result.alternatives:
                 continue
