@@ -70,7 +70,13 @@ SPEAKERS: Final = (
 )
 """Women and men, four accents, two ways of synthesis."""
 
-SOUNDS: Final = {"uh-huh": ("ah hh ah", "[[VhV]]"), "mm-hm": ("m m hh m m", "[[m:h@m]]")}
+SOUNDS: Final = {
+    "uh-huh": ("ah hh ah", "[[VhV]]"),
+    "mm-hm": ("m m hh m m", "[[m:h@m]]"),
+    "ha-ha-ha": ("hh aa hh aa hh aa", "[[h'ah'ah'a]]"),
+    "ahem": ("ax hh eh m", "[[@h'Em]]"),
+    "hmm": ("hh m m m", "[[h@m:m:]]"),
+}
 """What is no word to a synthesiser, in the sounds of flite and of espeak-ng."""
 
 

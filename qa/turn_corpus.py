@@ -142,7 +142,7 @@ PAUSED: Final = (
     "My name is … Margaret Williams.",
     "I need a taxi for … four people at half past nine.",
     "We would come on … Thursday, or maybe Friday.",
-    "I bought it from you and … it stopped working this morning.",
+    "I bought a lamp from you … and it stopped working this morning.",
     "Do you have anything for … a family with two children?",
     "The order number is seven three … nine two eight.",
     "I think it was … the second of March.",
@@ -154,7 +154,7 @@ PAUSED: Final = (
     "Please send it to my … office in London.",
     "My date of birth is the fourth of … December.",
     "I am looking for … a room with a view.",
-    "I already paid for it with … my credit card.",
+    "Good morning … I have a question about my bill.",
 )
 
 INTERRUPTIONS: Final = (
@@ -196,6 +196,9 @@ SOUNDS: Final[dict[str, Callable[[np.random.Generator], Signal]]] = {
     "breath": breath,
     "knock": knock,
 }
+
+VOICED: Final = ("ha-ha-ha", "ahem", "hmm")
+"""Made with the voice, so that a detector takes them for speech; no recogniser writes them."""
 
 MANNERS: Final[tuple[Manner, ...]] = ("drawn", "filler", "drawn", "plain", "drawn", "filler")
 
@@ -247,6 +250,9 @@ def _scenes() -> Iterator[tuple[Clip, Signal]]:
         random = _random(label)
         wave = at_level(SOUNDS[name](random), random.uniform(*SOUND_DBFS))
         yield _sounds("cough", label, wave, agent)
+    for n in range(8):
+        name, speaker = VOICED[n % len(VOICED)], _speaker(n)
+        yield _sounds("cough", f"{name}, {speaker}", say(speaker, name).signal, AGENT_AT)
     for digits in ("5", "1234", "0987654321"):
         yield _sounds("keys", f"keys {digits}", 0.1 * keys(digits), AGENT_AT)
     for kind in NOISES:

@@ -70,6 +70,9 @@ ANSWER_WITHIN: Final = 3.0
 Hears = Literal["streaming", "blocks"]
 """Speech-to-text with interim results, text 150 ms after it was asked for; or without, as Whisper, 300 ms after."""
 
+NEARLY: Final = 0.060
+"""Of a word that may be missing for it to be understood; also about as well as the corpus knows its words' ends."""
+
 FINAL_AFTER: Final[dict[Hears, float]] = {"streaming": 0.150, "blocks": 0.300}
 
 Reaction = Literal["answered", "too early", "no answer", "stopped", "held", "went on", "waited"]
@@ -112,7 +115,7 @@ class Result:
 
 
 def voiced(clips: Sequence[Clip]) -> list[list[float]]:
-    """Silero's probabilities for every window of each clip; all clips at once, for that is many times faster."""
+    """The detector's probabilities for every window of each clip; all clips at once, for that is many times faster."""
     model = SileroModel()
     size = SileroModel.WINDOW
     longest = max(len(clip.audio) for clip in clips) // size
@@ -139,7 +142,7 @@ class Play:
     ) -> None:
         self._clip, self._probabilities, self._judge, self._hears = clip, probabilities, judge, hears
         self._settings = settings
-        self._taker = TurnTaker(settings, has_model=True)
+        self._taker = TurnTaker(settings, has_model=True, stt_partials=hears == "streaming")
         self._now = 0.0
         self._queue: list[tuple[float, int, Callable[[], list[Decision]]]] = []
         self._order = itertools.count()
@@ -215,7 +218,7 @@ class Play:
         return self._taker.partial(self._text(self._written, number + 1), self._now)
 
     def _final(self, asked: float) -> list[Decision]:
-        said = sum(word.end_ms <= asked * 1000 for word in self._clip.words)
+        said = sum(word.end_ms <= 1000 * (asked + NEARLY) for word in self._clip.words)
         text = self._text(self._written, said)
         self._written = max(self._written, said)
         self._note(f"final {text!r}")
