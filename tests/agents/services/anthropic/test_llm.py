@@ -109,9 +109,9 @@ async def test_reasoning_is_not_spoken_and_goes_back_with_its_call() -> None:
 
 async def test_no_first_word_is_a_timeout() -> None:
     started = time.monotonic()
-    assert (await failed(FakeAnthropic([Silence()]), timeout=0.1)).kind == "timeout"
+    assert (await failed(FakeAnthropic([Silence()]), timeout=0.05)).kind == "timeout"
     thinking = FakeAnthropic([[*[Think("hm")] * 100, Text("Hi.")]], token_interval=0.02)
-    assert (await failed(thinking, timeout=0.1)).kind == "timeout"
+    assert (await failed(thinking, timeout=0.05)).kind == "timeout"
     assert time.monotonic() - started < 1
 
 

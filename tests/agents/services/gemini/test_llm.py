@@ -161,9 +161,9 @@ async def test_a_signature_that_was_lost_is_stood_in_for(name: str, signature: b
 
 async def test_no_first_word_is_a_timeout() -> None:
     started = time.monotonic()
-    assert (await failed(FakeGemini([Silence()]), timeout=0.1)).kind == "timeout"
+    assert (await failed(FakeGemini([Silence()]), timeout=0.05)).kind == "timeout"
     thinking = FakeGemini([[*[Think("hm")] * 100, Text("Hi.")]], token_interval=0.02)
-    assert (await failed(thinking, timeout=0.1)).kind == "timeout"
+    assert (await failed(thinking, timeout=0.05)).kind == "timeout"
     assert time.monotonic() - started < 1
 
 

@@ -168,7 +168,7 @@ async def test_a_fault_that_may_pass_is_tried_again_with_the_same_audio() -> Non
 )
 async def test_hearing_is_lost_when_it_does_not_pass(answer: Any, kind: str, tries: int) -> None:
     fake = FakeOpenAi(transcripts=[answer])
-    async with listening(fake, retries=1, timeout=0.2) as (stream, ear):
+    async with listening(fake, retries=1, timeout=0.1) as (stream, ear):
         stream.push(SPEECH)
         stream.finalize()
         (lost,) = await ear.first(1)
