@@ -240,8 +240,9 @@ class _Leg:
         owner.over(self, error, limit=error is None or brief)
 
     def _take(self, results: list[StreamingRecognitionResult]) -> None:
-        if results:
-            self.interim = ""
+        if not results:
+            return
+        self.interim = ""
         for result in results:
             if not result.alternatives:
                 continue
