@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offhook.codecs.pcm import SILENCE_DBFS, WholeSamples, dbfs, gain, mix, rms, silence, tone
+from offhook.codecs.pcm import (
+    SILENCE_DBFS,
+    WholeSamples,
+    dbfs,
+    gain,
+    lay_under,
+    mix,
+    rms,
+    scale,
+    silence,
+    tone,
+)
 
 
 def pcm_of(*samples: int) -> bytes:
@@ -72,3 +83,25 @@ def test_the_loudest_tone_does_not_clip() -> None:
     samples = np.frombuffer(tone(1000, 0.1, 8000, 0), "<i2")
     assert samples.max() == 32767
     assert dbfs(samples.tobytes()) == pytest.approx(-3.01, abs=0.01)
+
+
+def test_scale_multiplies_and_saturates() -> None:
+    assert scale(pcm_of(100, -100, 30_000, -30_000), 1.5) == pcm_of(150, -150, 32_767, -32_768)
+    assert scale(pcm_of(1000), 0.25) == pcm_of(250)
+
+
+def test_a_bed_is_added_where_there_is_room() -> None:
+    assert lay_under(pcm_of(1000, -1000, 0), pcm_of(50, 50, 50)) == pcm_of(1050, -950, 50)
+    assert lay_under(b"", b"") == b""
+
+
+samples = st.integers(-32_768, 32_767)
+
+
+@given(st.lists(st.tuples(samples, samples), min_size=1, max_size=50))
+def test_a_bed_never_clips_a_voice_and_never_changes_sides(pairs: list[tuple[int, int]]) -> None:
+    voice, bed = [one for one, _ in pairs], [other for _, other in pairs]
+    mixed = struct.unpack(f"<{len(pairs)}h", lay_under(pcm_of(*voice), pcm_of(*bed)))
+    room = max(0, 32_767 - max(map(abs, voice)))
+    for said, under, heard in zip(voice, bed, mixed, strict=True):
+        assert abs(heard - said) <= min(room, abs(under)) + 1  # audioop rounds down
