@@ -569,6 +569,7 @@ class Call:
         if self._playout is not None:
             self._playout.close()
         self._drop_agent(str(reason))
+        self._caller_voice.frames.clear()  # the call itself is remembered for a while
         if self._socket is not None:
             self._socket.close(close_code)
         if hang_up is None:

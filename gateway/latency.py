@@ -56,6 +56,9 @@ silence that synthesisers begin with and the idle noise of μ-law lie below."""
 WINDOW: Final = 0.010
 """Seconds of audio whose level is taken at once."""
 
+MAX_TOTAL: Final = 60.0
+"""Seconds. What comes later is no reply, or the marks are of another machine's clock."""
+
 MAX_OPEN: Final = 16
 """Utterances whose marks are kept: more are never under way, and an agent that reports late reports at once."""
 
@@ -100,7 +103,7 @@ class Split:
 def split(turn: Turn, sent: Sent) -> Split:
     """Split one reply. Never negative, and the stages always sum to the total, whatever the marks."""
     start, end = turn.caller_stopped, sent.voiced or sent.first
-    if not start or end <= start:
+    if not start or not start < end <= start + MAX_TOTAL:
         return Split(0.0)
     marks: dict[str, float] = {}
     until = end

@@ -91,6 +91,24 @@ def test_secrets_are_known_and_never_shown(tmp_path: Path) -> None:
     assert "plivo-auth-token" not in shown
 
 
+def test_tracing_is_off_until_it_has_an_endpoint_and_its_headers_are_secrets(tmp_path: Path) -> None:
+    assert load(write(tmp_path, SMALL), ENV).tracing.endpoint == ""
+    pytest.importorskip("opentelemetry.sdk")
+    text = SMALL + "tracing: {endpoint: 'http://c:4318', headers: {x-api-key: key-of-collector}, sample: 0.2}\n"
+    config = load(write(tmp_path, text), ENV)
+    assert (config.tracing.endpoint, config.tracing.sample) == ("http://c:4318/v1/traces", 0.2)
+    assert "key-of-collector" in config.secrets
+    assert "key-of-collector" not in repr(config.tracing)
+
+
+def test_tracing_without_its_extra_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offhook.gateway.config_sections.find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigError, match=r"tracing\.endpoint: needs OpenTelemetry; run: pip install 'offhook\[otel\]'"
+    ):
+        load(write(tmp_path, SMALL + "tracing: {endpoint: 'http://c:4318'}\n"), ENV)
+
+
 def test_agents_get_their_own_settings_with_the_types_yaml_gives(tmp_path: Path) -> None:
     text = SMALL.replace(
         "{kind: echo}", '{kind: echo, delay: 5, ratio: 0.5, loud: true, pin: "0123", code: 0123, deep: {n: [1, x]}}'
