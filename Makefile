@@ -25,6 +25,10 @@ $(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.made)
 SPEECH := flite:flite espeak-ng:espeak-ng
 FOR_TESTS := initdb:postgresql
 
+# Packages taken for one file inside each (the end-of-turn model, the noise filter), without what they would bring along.
+CARRIED := --no-deps pipecat-ai pyrnnoise
+COMMA := ,
+
 # Processes that pytest spreads the tests over.
 JOBS ?= 2
 # Folder of the load generator and yardstick servers that bench/load.py needs.
@@ -101,7 +105,8 @@ $(VENV)/.ready: $(VENV)/.made pyproject.toml deploy/constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	@deploy/bootstrap.sh system $(FOR_TESTS)
-	@$(call install,--editable '.[postgres]' --group dev --group docs)
+	@$(call install,--editable '.[postgres$(COMMA)services]' --group dev --group docs)
+	@$(call install,$(CARRIED))
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready
