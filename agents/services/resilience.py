@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -68,8 +68,8 @@ UNNOTICED_FRAMES: Final = 100
 """Frames heard again when nobody has been heard to speak, two seconds: a first word may be in there, and more would
 keep the new stream busy with silence."""
 
-CLOSING_TIME: Final = 2.0
-"""Seconds that a broken stream or voice gets to close."""
+CLOSING_TIME: Final = 4.0
+"""Seconds that a stream or voice gets to close; only the end of the call waits for it."""
 
 S = TypeVar("S", bound=Service)
 T = TypeVar("T")
@@ -141,14 +141,14 @@ async def _attempts(
     report: Report,
     *,
     vouches: bool = True,
-    failed: Callable[[], Awaitable[None]] | None = None,
+    failed: Callable[[], None] | None = None,
 ) -> AsyncGenerator[T, None]:
     """Give what the first service that answers gives.
 
     Args:
         start: begins one try.
         vouches: a result shows that the service works, and the time to it is reported; not so a mere connection.
-        failed: awaited after each try that failed.
+        failed: called after each try that failed.
 
     Raises, while iterated:
         ServiceError: every service failed, or one in the middle.
@@ -197,7 +197,7 @@ async def _attempts(
                 report(role, service.name, 0.0, error.kind, error.detail)
                 last = error
                 if failed is not None:
-                    await failed()
+                    failed()
                 if given:
                     raise error from fault
                 pause = BACKOFF * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
@@ -248,11 +248,26 @@ async def _first(attempts: AsyncGenerator[T, None]) -> T:
         return await anext(results)
 
 
-async def _put_away(thing: Transcription | Voice) -> None:
-    """Close what has failed; it may well fail in that too, and nobody is to wait for it."""
-    with suppress(ServiceError, OSError, TimeoutError):
-        async with asyncio.timeout(CLOSING_TIME):
-            await thing.close()
+class _Closing:
+    """Closes what has failed, which may take its time or fail in turn, without anybody's waiting for it."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, thing: Transcription | Voice) -> None:
+        task = asyncio.get_running_loop().create_task(self._close(thing), name="service-close")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close(self, thing: Transcription | Voice) -> None:
+        with suppress(ServiceError, OSError, TimeoutError):
+            async with asyncio.timeout(CLOSING_TIME):
+                await thing.close()
+
+    async def finish(self) -> None:
+        """Wait until all are closed."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 # --- thinking --------------------------------------------------------------------------
@@ -308,6 +323,7 @@ class _ResilientVoice(Voice):
         self._services, self._format, self._report = services, format, report
         self._service, self._source = services[0], format
         self._voice: Voice | None = None
+        self._closing = _Closing()
 
     async def connect(self) -> None:
         """Open the voice of the first service that can be reached. Raises ServiceError when none can."""
@@ -316,13 +332,13 @@ class _ResilientVoice(Voice):
     def synthesize(self, text: str, *, previous: str = "") -> AsyncGenerator[Spoken, None]:
         order = [self._service, *(service for service in self._services if service is not self._service)]
         return _attempts(
-            "tts", order, lambda service: self._speak(service, text, previous), self._report, failed=self.close
+            "tts", order, lambda service: self._speak(service, text, previous), self._report, failed=self._drop
         )
 
     async def _open(self, service: TextToSpeech) -> AsyncGenerator[Voice, None]:
         """The voice of this service, opened unless it is open."""
         if self._voice is None or self._service is not service:
-            await self.close()
+            self._drop()
             source = self._format if self._format in service.formats else service.formats[0]
             self._voice = await service.open(source)
             self._service, self._source = service, source
@@ -337,10 +353,14 @@ class _ResilientVoice(Voice):
         if converter.delay:
             yield Audio(converter.convert(self._source.silence))  # pushes out the end of the last word
 
-    async def close(self) -> None:
+    def _drop(self) -> None:
         voice, self._voice = self._voice, None
         if voice is not None:
-            await _put_away(voice)
+            self._closing.begin(voice)
+
+    async def close(self) -> None:
+        self._drop()
+        await self._closing.finish()
 
 
 # --- hearing ---------------------------------------------------------------------------
@@ -398,7 +418,7 @@ class _ResilientTranscription(Transcription):
         self._lost: ServiceError | None = None
         self._task: asyncio.Task[None] | None = None
         "Looks for the next stream."
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = _Closing()
         self._clock = asyncio.get_running_loop().time
 
     async def connect(self) -> None:
@@ -428,9 +448,8 @@ class _ResilientTranscription(Transcription):
             await asyncio.wait([self._task])
         stream, self._stream = self._stream, None
         if stream is not None:
-            self._put_away(stream)
-        if self._closing:
-            await asyncio.wait(self._closing)
+            self._closing.begin(stream)
+        await self._closing.finish()
 
     # --- the stream in use
 
@@ -523,7 +542,7 @@ class _ResilientTranscription(Transcription):
         while True:
             breaker_of(self._service).failed(self._clock())
             self._owner.report("stt", self._service.name, 0.0, error.kind, error.detail)
-            self._put_away(broken)
+            self._closing.begin(broken)
             if self._partials and not self._partial:
                 self._settle(UNNOTICED_FRAMES)
             self._pending.extendleft(reversed(self._sent))
@@ -540,14 +559,9 @@ class _ResilientTranscription(Transcription):
                     self._send(stream, frame)
                     await asyncio.sleep(self._format.duration(len(frame)) / REPLAY_PACE)
             except asyncio.CancelledError:
-                self._put_away(stream)
+                self._closing.begin(stream)
                 raise
             if self._lost is None:
                 self._use(stream)
                 return
             broken, error = stream, self._lost
-
-    def _put_away(self, stream: Transcription) -> None:
-        task = asyncio.get_running_loop().create_task(_put_away(stream), name="stt-put-away")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)

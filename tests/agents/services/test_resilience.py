@@ -35,6 +35,7 @@ from offhook.agents.services.base import (
     Word,
 )
 from offhook.agents.services.resilience import (
+    CLOSING_TIME,
     KEPT_FRAMES,
     REPLAY_SECONDS,
     UNNOTICED_FRAMES,
@@ -379,6 +380,7 @@ class Tts(TextToSpeech):
         self.scripts = list(scripts)
         self.connect: list[Step] = []
         self.opened: list[AudioFormat] = []
+        self.closing_time = 0.0
         self.said: list[tuple[str, str]] = []
         self.closed = 0
 
@@ -407,6 +409,7 @@ class TtsVoice(Voice):
                 yield step if isinstance(step, Word) else Audio(step)
 
     async def close(self) -> None:
+        await asyncio.sleep(self.owner.closing_time)
         self.owner.closed += 1
 
 
@@ -456,9 +459,24 @@ async def test_a_sentence_broken_off_in_the_middle_is_not_begun_anew() -> None:
     with pytest.raises(ServiceError, match="unavailable"):
         await speech_of(voice, "Hello")
     assert second.said == []
-    assert first.closed == 1
     assert await speech_of(voice, "Well") == b"Well"
+    assert len(first.opened) == 2
     await voice.close()
+    assert first.closed == 2
+
+
+@pytest.mark.virtual_time
+async def test_nobody_waits_for_a_broken_voice_to_close() -> None:
+    first, second = Tts("first", [100.0], timeout=2.0), Tts("second", [b"Well"])
+    first.closing_time = 3.0
+    voice = await ResilientTextToSpeech([first, second], Reports()).open(PCMU)
+    assert await speech_of(voice, "Well") == b"Well"
+    assert (now(), first.closed) == (2, 0)
+    await voice.close()
+    assert (now(), first.closed) == (5, 1)
+    first.closing_time = 100.0
+    await (await ResilientTextToSpeech([first], Reports()).open(PCMU)).close()
+    assert now() == 5 + CLOSING_TIME
 
 
 @pytest.mark.virtual_time
