@@ -33,6 +33,9 @@ MAX_PIECE: Final = 16_000
 MAX_TRACEBACK: Final = 4_000
 """Characters of a traceback that travel to the record."""
 
+MAX_BEDS: Final = 8
+"""Sounds that the gateway keeps for one call."""
+
 
 class Wire(Protocol):
     """The way to the gateway. Neither method blocks."""
@@ -282,6 +285,8 @@ class AgentSession(AgentCall):
     def bed(self, audio: bytes = b"", gain: float = 1.0) -> None:
         digest = hashlib.sha256(audio).hexdigest()[:16] if audio else ""
         known = digest in self._beds
+        if len(self._beds) >= MAX_BEDS and not known:
+            self._beds.clear()  # the gateway has forgotten the oldest by now: each is sent again when it is wanted
         self._beds.add(digest)
         self._order(link.Bed(digest, b"" if known else audio, gain))
 

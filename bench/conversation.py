@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from fakes.cartesia import FakeCartesia
 from fakes.deepgram import FakeDeepgram
 from fakes.openai import FakeOpenAi, Text
+from fakes.served import served
 from fakes.sockets import Manner
-from served import served
 
 from offhook.gateway.store import Store
 from offhook.qa.voice import Voice

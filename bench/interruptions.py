@@ -2,8 +2,8 @@
 
     python bench/interruptions.py [--calls 10] [--interrupt vad]
 
-Simulated Twilio calls on a real gateway process; an assistant that talks for long, the default detector and turn-taker, fake
-vendors that know what the callers say. Callers with five synthetic voices interrupt it, say "uh-huh", and cough.
+Simulated Twilio calls on a real gateway process; an assistant that talks for long, the default detector and turn-taker,
+fake vendors that know what the callers say. Callers with five synthetic voices interrupt it, say "uh-huh", and cough.
 All is measured on the wire:
 
 * stop: from the first voiced caller sample until the last agent sample was heard, for true interruptions;
@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from fakes.cartesia import FakeCartesia
 from fakes.deepgram import FakeDeepgram
 from fakes.openai import FakeOpenAi, Text
+from fakes.served import served
 from fakes.sockets import Manner
-from served import served
 
 from offhook.qa import sounds
 from offhook.qa.activity import Samples, Span

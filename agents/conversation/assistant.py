@@ -86,7 +86,7 @@ class Assistant(Agent):
             self._filter = _noise_class(name)(rest)
             self.noise_filter = self._filter.process
         self.context = Context(call.history)
-        self.speaker = Speaker(call, self.answer_changed, self.mind_failed)
+        self.speaker = Speaker(call, self.answer_changed, self._speech_failed)
         self.mind = Mind(call, options, self.context, self.speaker, self)
         self.control = AssistantControl(self)
         self._stt = ResilientSpeechToText(services_of("stt", options.stt), call.service)
@@ -326,6 +326,13 @@ class Assistant(Agent):
         """The call cannot go on with this assistant: the gateway apologises and falls back."""
         if not self._finished.done():
             self._finished.set_exception(error)
+
+    def _speech_failed(self, error: ServiceError, running: int) -> None:
+        """A sentence could not be spoken: ask the caller to say it again; the second time in a row give up."""
+        if running > 1 or not self._answered or not self.options.trouble:
+            self.mind_failed(error)
+        else:
+            self.mind.say(self.options.trouble)
 
     def floor_is_free(self) -> bool:
         return not self._talking and not self._floor[0] and not self.ears.taker.text

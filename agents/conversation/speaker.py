@@ -37,9 +37,6 @@ MS_PER_CHARACTER: Final = 65
 MAX_KEPT: Final = 256
 """Fixed sentences (greetings, fillers) whose audio a host keeps; 40 kB each as G.711."""
 
-MAX_FAILURES: Final = 2
-"""Lines in a row that could not be spoken before the assistant gives up: nobody is served by a silent agent."""
-
 _kept: OrderedDict[tuple[str, str, AudioFormat], tuple[bytes, tuple[Word, ...]]] = OrderedDict()
 
 
@@ -112,9 +109,16 @@ class Speaker:
     """Says lines, one after the other. Times are the event loop's, in seconds."""
 
     def __init__(
-        self, call: AgentCall, on_change: Callable[[], None], on_broken: Callable[[ServiceError], None]
+        self, call: AgentCall, on_change: Callable[[], None], on_fault: Callable[[ServiceError, int], None]
     ) -> None:
-        self._call, self._on_change, self._on_broken = call, on_change, on_broken
+        """Take the call, and whom to tell.
+
+        Args:
+            call: that is spoken on.
+            on_change: something was said, begins to be said, or is to be said no more.
+            on_fault: a line could not be spoken, the so-manieth in a row.
+        """
+        self._call, self._on_change, self._on_fault = call, on_change, on_fault
         self._loop = asyncio.get_running_loop()
         self._lines: list[Line] = []
         self._by_utterance: dict[int, Line] = {}
@@ -344,9 +348,8 @@ class Speaker:
         return self._lines[at - 1].text if at else ""
 
     def _failed(self, line: Line, error: ServiceError) -> None:
-        """Say what there is of it and go on with the next; a voice that stays away is the end."""
+        """Say what there is of it, and go on with the next."""
         line.complete.set()
         self._failures += 1
-        if self._failures >= MAX_FAILURES or not line.audio:
-            self._on_broken(error)
         self._pump()
+        self._on_fault(error, self._failures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,12 @@ import pytest
 from fakes.cartesia import FakeCartesia
 from fakes.deepgram import FakeDeepgram
 from fakes.openai import Call, FakeOpenAi, Text
+from fakes.served import served
 from fakes.sockets import Manner
 
 from offhook.gateway.store import Store
 from offhook.qa.call import SimulatedCall
 from offhook.qa.voice import Voice
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-
-from served import served
 
 pytestmark = [pytest.mark.timing, pytest.mark.timeout(120)]
 

@@ -488,6 +488,31 @@ async def test_a_model_in_trouble_is_asked_again_then_the_call_falls_back(dial: 
     }
 
 
+async def test_a_voice_in_trouble(dial: Dial) -> None:
+    phone = await dial(trouble="Could you say that again?")
+    phone.script.voice_fault = ServiceError("voice", "rejected", "no such voice")
+    await phone.say("When do you open?")
+    await asyncio.sleep(1.0)
+    phone.script.voice_fault = None
+    await asyncio.sleep(0.5)
+    assert phone.texts == []
+    (failed,) = phone.gateway.of(link.Failed)
+    assert "no such voice" in failed.error
+
+
+async def test_a_voice_that_fails_once(dial: Dial) -> None:
+    phone = await dial(trouble="Could you say that again?")
+    phone.script.voice_fault = ServiceError("voice", "rejected", "odd text")
+    await phone.say("When do you open?")
+    while not phone.script.requests:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(phone.script.ttft + phone.script.ttfb + 0.01)
+    phone.script.voice_fault = None
+    await phone.quiet()
+    assert phone.texts == ["Could you say that again?"]
+    assert not phone.gateway.of(link.Failed)
+
+
 async def test_a_long_conversation_is_summarised(dial: Dial) -> None:
     def reply(messages: list[Message]) -> Any:
         if messages[0]["content"].startswith("Summarise"):

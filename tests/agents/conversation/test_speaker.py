@@ -25,8 +25,8 @@ class Talker(Agent):
     def __init__(self, call: Any, settings: dict[str, Any]) -> None:
         super().__init__(call, settings)
         self.script = Script(ttfb=0.1)
-        self.broken: list[ServiceError] = []
-        self.speaker = Speaker(call, lambda: None, self.broken.append)
+        self.faults: list[tuple[str, int]] = []
+        self.speaker = Speaker(call, lambda: None, lambda error, running: self.faults.append((error.kind, running)))
         self.voice = CallVoice("v", ScriptedSession(self.script), PCMU)
 
     def on_utterance_ended(self, ended: UtteranceEnded) -> None:
@@ -158,13 +158,19 @@ async def test_fixed_lines_are_made_once_a_host(gateway: PlayingGateway) -> None
     module._kept.clear()
 
 
-async def test_a_voice_that_fails_before_a_word_is_the_end(gateway: PlayingGateway) -> None:
+async def test_a_voice_that_fails_is_told_and_the_next_line_is_tried(gateway: PlayingGateway) -> None:
     talker = gateway.agent
     talker.script.voice_fault = ServiceError("voice", "unavailable", "gone")
-    line = talker.line("Hello.")
-    await asyncio.sleep(0.2)
-    assert [error.kind for error in talker.broken] == ["unavailable"]
-    assert line.over.done()
+    lines = [talker.line("Hello."), talker.line("There.")]
+    await asyncio.sleep(0.3)
+    assert talker.faults == [("unavailable", 1), ("unavailable", 2)]
+    assert all(line.over.done() for line in lines)
+    talker.script.voice_fault = None
+    assert await talker.line("Again.").over
+    talker.script.voice_fault = ServiceError("voice", "timeout", "slow")
+    talker.line("Hello.")
+    await asyncio.sleep(0.3)
+    assert talker.faults[-1] == ("timeout", 1)
 
 
 async def test_given_waits_until_the_gateway_has_it(gateway: PlayingGateway) -> None:

@@ -1,4 +1,4 @@
-"""A real gateway process for a benchmark, with a simulated carrier in front of it."""
+"""A real gateway process, with a simulated carrier in front of it: for whole calls, and for benchmarks."""
 
 from __future__ import annotations
 
