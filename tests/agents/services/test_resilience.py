@@ -10,7 +10,7 @@ import pytest
 from fakes.scripted import Model, Reports, Stt, Tts, fault, now
 
 from offhook.agents.api import SettingsError
-from offhook.agents.services.base import Audio, Delta, ServiceError, TextDelta, Usage, Voice, Word
+from offhook.agents.services.base import Audio, ServiceError, TextDelta, Voice, Word
 from offhook.agents.services.resilience import (
     CLOSING_TIME,
     CircuitBreaker,
@@ -239,10 +239,6 @@ async def test_an_empty_reply_is_a_reply() -> None:
     reports = Reports()
     assert await text_of(ResilientModel([Model("first", [0.2])], reports)) == ""
     assert reports == [("llm", "first", 0.2, "")]
-
-
-def test_usage_is_a_delta() -> None:
-    assert isinstance(Usage(1, 2), Delta)
 
 
 # --- warming --------------------------------------------------------------------------
