@@ -119,7 +119,8 @@ class TurnSettings(BaseModel):
         default=0.9,
         ge=0.2,
         le=5,
-        description="Speech over the agent that lasts longer than this interrupts even before it is text.",
+        description="Longest back-channel. A voice over the agent that lasts longer interrupts before it is text where "
+        "the speech-to-text service gives no partial text; where it does, a voice without new words is noise by then.",
     )
     false_interruption_after: float = Field(
         default=0.6,

@@ -329,10 +329,11 @@ class TurnTaker:
             return [(words.changed_at, self._interrupt)]
         noise = self._started_at + patience.NOISE_OVER_AGENT
         if self._talking:
-            if self._partials and not words.fresh:
-                return [(noise, self._give_up_on_noise)]
-            last = max(self._voice_at, words.changed_at) if words.fresh else self._voice_at
-            return [(last + self.settings.back_channel_length, self._interrupt)]
+            length = self.settings.back_channel_length
+            if not self._partials:
+                return [(self._voice_at + length, self._interrupt)]
+            wordless = max(self._voice_at, words.changed_at) + length
+            return [(wordless if words.fresh else noise, self._give_up_on_noise)]
         assert asked is not None, "a doubt without a voice begins with a pause"
         if self._settled_at is not None:
             return [(self._settled_at, self._judge)]
@@ -465,7 +466,7 @@ class TurnTaker:
             self._go(Step.TAKE)
             self._asked_at, self._settled_at = now, None
             return
-        recent = now - self._last_voice <= LATE and self._spoke_since
+        recent = now - self._last_voice <= LATE and self._spoke_since and not self._noise
         if not recent:
             self._start(now)
             self._stopped_at = now

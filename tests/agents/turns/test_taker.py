@@ -379,8 +379,17 @@ def test_a_back_channel_is_over_before_long() -> None:
     ladder = Ladder().agent(0.0).speaks(1.0).partial(1.4, "okay").partial(1.9, "okay yeah").stops(2.2)
     ladder.final(2.5, "Okay, yeah.").until(4)
     assert ladder.take() == [(1.03, "hold"), (2.5, "resume 'Okay, yeah.'")]
+
+
+def test_a_back_channel_in_noise_is_still_one() -> None:
     ladder = Ladder().agent(0.0).speaks(1.0).partial(1.5, "yeah").until(3)
-    assert ladder.take() == [(1.03, "hold"), (2.4, "interrupt")]
+    assert ladder.take() == [(1.03, "hold"), (2.4, "resume 'yeah'")]
+    ladder = Ladder().speaks(0.1).agent(0.3).until(2)
+    assert ladder.take() == [(0.3, "hold"), (1.3, "resume ''")]
+    ladder.partial(2.5, "yeah").until(4)
+    assert ladder.take() == [], "the noise began before the agent did, the word did not"
+    ladder.partial(4.5, "yeah no")
+    assert ladder.take() == [(4.5, "interrupt")]
 
 
 def test_long_noise_from_which_a_streaming_service_hears_nothing_does_not_interrupt() -> None:
