@@ -96,7 +96,8 @@ class TurnTaker:
         self._spoke_since = False
         "The detector has heard the caller since the last turn."
         # What is being heard.
-        self._started_at = 0.0
+        self.started_at = 0.0
+        "First voiced frame of the turn or sound that was heard last: half a second before it the model may begin."
         self._before = False
         "It began when the floor was free, so that every word counts."
         self._asked_at: float | None = None
@@ -185,7 +186,7 @@ class TurnTaker:
             if not self._talking:
                 self._asked_at = self._stopped_at = now
                 self._settled_at = None
-            self._hold(self._started_at)
+            self._hold(self.started_at)
         return self._decide(now)
 
     def service_ended_turn(self, text: str, now: float) -> list[Decision]:
@@ -302,7 +303,7 @@ class TurnTaker:
         words, settings = self._words, self.settings
         if self._service_ended and self._settled_at is not None and words.fresh:
             return [(max(self._settled_at, words.changed_at), lambda at: self._end_turn(at, "service"))]
-        longest = self._started_at + settings.max_turn
+        longest = self.started_at + settings.max_turn
         if self._talking:
             dues: list[Due] = [(longest, self._cut_off)]
             if words.interim and words.fresh:
@@ -327,7 +328,7 @@ class TurnTaker:
         words, asked = self._words, self._asked_at
         if self._content(growing=self._settled_at is None):
             return [(words.changed_at, self._interrupt)]
-        noise = self._started_at + patience.NOISE_OVER_AGENT
+        noise = self.started_at + patience.NOISE_OVER_AGENT
         if self._talking:
             length = self.settings.back_channel_length
             if not self._partials:
@@ -425,7 +426,7 @@ class TurnTaker:
 
     def _start(self, at: float) -> None:
         """Something new begins to be heard."""
-        self._started_at = at
+        self.started_at = at
         self._before = False
         self._asked_at = self._settled_at = None
         self._service_ended = False
@@ -482,7 +483,7 @@ class TurnTaker:
     def _void_reply(self) -> None:
         """He goes on before he was answered."""
         self._speaking = self.owes = False
-        self._out.append(Interrupt(self._started_at))
+        self._out.append(Interrupt(self.started_at))
 
     def _agent_talks_over(self, now: float) -> None:
         """The agent begins while the caller has the floor."""
@@ -493,7 +494,7 @@ class TurnTaker:
         elif self._words.fresh:
             self._void_reply()
         elif self._talking and self.settings.interrupt == "vad":
-            self._hold(self._started_at)
+            self._hold(self.started_at)
         else:
             self._go(Step.TALK_OVER)
 
@@ -596,4 +597,4 @@ class TurnTaker:
         self._false_holds = 0
         self._spoke_since = False
         self._residue_until = float("-inf") if settled else at + patience.RESIDUE
-        self._out.append(EndTurn(text, self._started_at, stopped, understood, self._now, why))
+        self._out.append(EndTurn(text, self.started_at, stopped, understood, self._now, why))
