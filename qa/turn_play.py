@@ -138,7 +138,12 @@ class Play:
     """One clip against one turn-taker: `run` gives the result. The queue holds what will happen, in order."""
 
     def __init__(
-        self, clip: Clip, probabilities: Sequence[float], settings: TurnSettings, judge: Judge, hears: Hears
+        self,
+        clip: Clip,
+        probabilities: Sequence[float],
+        settings: TurnSettings,
+        judge: Judge,
+        hears: Hears = "streaming",
     ) -> None:
         self._clip, self._probabilities, self._judge, self._hears = clip, probabilities, judge, hears
         self._settings = settings
