@@ -145,6 +145,10 @@ class Agent:
     def warm(cls, settings: dict[str, Any]) -> None:
         """Load models and caches, once a host, before its first call. May block."""
 
+    @classmethod
+    async def shut_down(cls) -> None:
+        """Let go of what calls shared, once a host, after its last call; a few seconds at most."""
+
     # --- handlers
 
     async def on_ring(self) -> None:

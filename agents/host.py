@@ -23,6 +23,7 @@ from typing import Final, cast
 import structlog
 
 from offhook.agents import link
+from offhook.agents.api import Agent
 from offhook.agents.frames import FrameWriter
 from offhook.agents.parent import die_with_parent
 from offhook.agents.registry import agent_class
@@ -30,6 +31,9 @@ from offhook.agents.runtime import AgentSession
 from offhook.agents.vad import VadService
 
 logger = logging.getLogger("offhook.agents.host")
+
+SHUT_DOWN_BUDGET: Final = 2.0
+"""Seconds that a class of agents has to let go of what its calls shared."""
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -67,6 +71,7 @@ class AgentHostProtocol(asyncio.Protocol):
         self._reader = link.FrameReader()
         self._sessions: dict[int, AgentSession] = {}
         self._vad = VadService()
+        self._classes: set[type[Agent]] = set()
         self._beat_due = 0.0
         self._retiring = False
         self.closed = asyncio.Event()
@@ -109,6 +114,7 @@ class AgentHostProtocol(asyncio.Protocol):
         except Exception as error:  # importing is agent code
             wire.event(link.Failed(error=f"{type(error).__name__}: {error}"))
             return
+        self._classes.add(found)
         self._sessions[call] = AgentSession(offer, found, wire, vad=self._vad, on_done=done)
 
     def _configure(self, config: link.HostConfig) -> None:
@@ -140,9 +146,15 @@ class AgentHostProtocol(asyncio.Protocol):
         if self._retiring and not self._sessions:
             self._transport.close()
 
-    def shut_down(self) -> None:
-        """Let go of the model's thread."""
+    async def shut_down(self) -> None:
+        """Let go of the model's thread and of what agents shared."""
         self._vad.close()
+        for found in self._classes:
+            try:
+                async with asyncio.timeout(SHUT_DOWN_BUDGET):
+                    await found.shut_down()
+            except Exception:  # the process ends all the same
+                logger.exception("agent class %s cannot be shut down", found.__name__)
 
 
 def _log_as_json() -> None:
@@ -171,7 +183,7 @@ async def serve(connection: socket.socket) -> None:
     try:
         await host.closed.wait()
     finally:
-        host.shut_down()
+        await host.shut_down()
 
 
 def main() -> None:

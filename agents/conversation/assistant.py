@@ -42,12 +42,14 @@ from offhook.agents.conversation.mind import Mind
 from offhook.agents.conversation.personas import Cast
 from offhook.agents.conversation.settings import AssistantSettings, read_settings
 from offhook.agents.conversation.speaker import Line, Speaker
+from offhook.agents.functions import toolbox
 from offhook.agents.functions.call_tools import call_tools
+from offhook.agents.functions.http import SHARED
 from offhook.agents.functions.toolbox import mcp_servers
 from offhook.agents.link import UtteranceEnded
 from offhook.agents.services.base import ServiceError
 from offhook.agents.services.resilience import ResilientModel, ResilientSpeechToText
-from offhook.agents.services.shared import services_of, warm
+from offhook.agents.services.shared import close_shared, services_of
 from offhook.agents.turns.events import Decision, Discard, EndTurn, Hold, Interrupt, Prepare, Resume
 from offhook.agents.turns.smart_turn import SmartTurn
 from offhook.codecs.audio import L16_8K, PCMU
@@ -149,6 +151,14 @@ class Assistant(Agent):
         for source in filter(None, (sounds.ambience, sounds.thinking, sounds.hold)):
             sound.load(source, PCMU)
 
+    @classmethod
+    async def shut_down(cls) -> None:
+        await close_shared()
+        await toolbox.close_shared()
+        await SHARED.close()
+        SmartTurn.close_shared()
+        _turn_model.cache_clear()
+
     # --- the call begins
 
     async def on_ring(self) -> None:
@@ -167,8 +177,7 @@ class Assistant(Agent):
                 raise Refused(f"the greeting cannot be spoken: {self._finished.exception()}")
 
     async def _open_ears(self) -> None:
-        for service in self._stt.services:
-            await warm(service)
+        await self._stt.warm()
         await self.ears.open(PCMU)
 
     def _staged_greeting(self) -> list[Line]:

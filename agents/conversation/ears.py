@@ -61,7 +61,12 @@ class Ears:
         decide: Callable[[Decision], None],
         broken: Callable[[ServiceError], None],
     ) -> None:
-        self.taker = TurnTaker(settings, stt_ends_turns=stt.ends_turns, has_model=model is not None)
+        self.taker = TurnTaker(
+            settings,
+            stt_ends_turns=stt.ends_turns,
+            stt_partials=stt.gives_partials,
+            has_model=model is not None,
+        )
         self._stt, self._model = stt, model
         self._decide, self._broken = decide, broken
         self._loop = asyncio.get_running_loop()

@@ -13,13 +13,13 @@ from offhook.agents.conversation.settings import PersonaSettings, ServiceSection
 from offhook.agents.conversation.speaker import CallVoice
 from offhook.agents.functions.base import CallControl, Function, FunctionFailed
 from offhook.agents.functions.call_tools import call_tools
-from offhook.agents.functions.http import HttpPool, http_function
+from offhook.agents.functions.http import http_function
 from offhook.agents.functions.python import functions_of
 from offhook.agents.functions.runner import FunctionRunner
 from offhook.agents.functions.toolbox import combined, connect, mcp_servers, release
 from offhook.agents.services.base import FunctionSchema, ServiceError
 from offhook.agents.services.resilience import ResilientModel, ResilientTextToSpeech
-from offhook.agents.services.shared import services_of, warm
+from offhook.agents.services.shared import services_of
 from offhook.codecs.audio import PCMU
 
 if TYPE_CHECKING:
@@ -30,14 +30,6 @@ MAIN: Final = "main"
 
 MCP_TIME: Final = 1.5
 """Seconds of ringing that MCP servers get to connect; what is not there by then joins the call when it is."""
-
-_pool: Final = HttpPool()
-"""The connections of all calls of this host to tools."""
-
-
-async def close_pool() -> None:
-    """Close the connections to tools. The host is going down."""
-    await _pool.close()
 
 
 class Cast:
@@ -51,7 +43,7 @@ class Cast:
         self._voices: dict[str, CallVoice] = {}
         self._tools = [
             *functions_of(assistant),
-            *(http_function(tool, _pool) for tool in options.tools),
+            *(http_function(tool) for tool in options.tools),
             *call_tools(options.call_tools, transfer_to=options.transfer_to),
         ]
         self._servers = mcp_servers(options.mcp)
@@ -73,7 +65,7 @@ class Cast:
             if own is None or own.tools is None:
                 tools = combined([*self._tools, *self._hand_offs(name)], self._servers)
             else:
-                tools = [*(http_function(tool, _pool) for tool in own.tools), *self._hand_offs(name)]
+                tools = [*(http_function(tool) for tool in own.tools), *self._hand_offs(name)]
             persona.runner.replace(tools)
 
     def _persona(self, name: str, prompt: str, llm: list[ServiceSection]) -> Persona:
@@ -85,7 +77,8 @@ class Cast:
             on_background=self._mind.background_result,
         )
         text = f"{self._filled_in(prompt)}\n\n{self._options.manner}".strip()
-        return Persona(name, text, ResilientModel(services_of("llm", llm), self._call.service), runner)
+        model = ResilientModel(services_of("llm", llm), self._call.service)
+        return Persona(name, text, model, runner)
 
     def _filled_in(self, prompt: str) -> str:
         info = self._call.info
@@ -105,8 +98,7 @@ class Cast:
         """Connect the main agent's voice, and its tools, while the phone rings. Raises ServiceError."""
         async with asyncio.TaskGroup() as group:
             group.create_task(connect(self._servers, MCP_TIME, self._control))
-            for service in services_of("llm", self._options.llm):
-                group.create_task(warm(service))
+            group.create_task(self.personas[MAIN].model.warm())
             group.create_task(self._give_voice(self.personas[MAIN]))
         self._offer()
 
@@ -114,10 +106,8 @@ class Cast:
         section = self._sections[persona.name]
         key = repr(section)
         if key not in self._voices:
-            services = services_of("tts", section)
-            for service in services:
-                await warm(service)
-            tts = ResilientTextToSpeech(services, self._call.service)
+            tts = ResilientTextToSpeech(services_of("tts", section), self._call.service)
+            await tts.warm()
             # The format is the carrier's as it was offered; should it turn out otherwise, lines are converted.
             format = best_format(tts.formats, PCMU)
             self._voices[key] = CallVoice(key, await tts.open(format), format)

@@ -162,6 +162,8 @@ class SpeechToText(Service, ABC):
     "What it takes, best first."
     ends_turns: bool = False
     "It decides by itself when the caller has finished (EndOfTurn)."
+    gives_partials: bool = True
+    "It tells what it hears while the caller speaks; False: only when asked, after a pause."
 
     @abstractmethod
     async def open(self, format: AudioFormat, hear: Callable[[Heard], None]) -> Transcription:

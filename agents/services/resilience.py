@@ -369,12 +369,12 @@ class _ResilientVoice(Voice):
 class ResilientSpeechToText(SpeechToText):
     """One call's way into text. Arguments as for ResilientModel.
 
-    `ends_turns` says what the service in use does, so it may change during a call.
+    `ends_turns` and `gives_partials` say what the service in use does, so they may change during a call.
     """
 
     def __init__(self, services: Sequence[SpeechToText], report: Report) -> None:
         self.name, self.limits, self.formats = services[0].name, services[0].limits, services[0].formats
-        self.ends_turns = services[0].ends_turns
+        self.ends_turns, self.gives_partials = services[0].ends_turns, services[0].gives_partials
         self.services, self.report = tuple(services), report
 
     async def warm(self) -> None:
@@ -460,7 +460,7 @@ class _ResilientTranscription(Transcription):
         token = self._token = object()
         source = self._format if self._format in service.formats else service.formats[0]
         self._service, self._lost = service, None
-        self._owner.ends_turns = service.ends_turns
+        self._owner.ends_turns, self._owner.gives_partials = service.ends_turns, service.gives_partials
         self._converter = Converter(self._format, source)
         yield await service.open(source, lambda heard: self._take(heard, token))
 

@@ -145,6 +145,12 @@ class SmartTurn:
         self._thread.shutdown(cancel_futures=True)
         self._session = None
 
+    @classmethod
+    def close_shared(cls) -> None:
+        """Close every shared model. The host is going down."""
+        for model in list(cls._shared.values()):
+            model.close()
+
 
 def model_file(path: str = "") -> Path:
     """Where the model lies.

@@ -55,6 +55,7 @@ class GrammarSpeech(SpeechToText):
         """YAML file with `phrases` and `rules`, in place of those here."""
 
     formats = (PCMU, PCMA, L16_8K)
+    gives_partials = False
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

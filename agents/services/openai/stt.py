@@ -70,6 +70,7 @@ class OpenAiSpeech(SpeechToText):
         """Seconds of audio kept; what is older is dropped. Whisper hears 30 at a time."""
 
     settings: Settings
+    gives_partials = False  # with `stream`, too, they come after the pause
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from fakes.scripted import PlayingGateway, Script, ScriptedTranscription, call, scripts, services
+from fakes.conversation import PlayingGateway, Script, ScriptedTranscription, call, scripts, services
 
 from offhook.agents import Assistant, SettingsError, link, tool
 from offhook.agents.conversation import assistant, speaker

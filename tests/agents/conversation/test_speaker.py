@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fakes.scripted import MS_PER_CHARACTER, PlayingGateway, Script, ScriptedSession
+from fakes.conversation import MS_PER_CHARACTER, PlayingGateway, Script, ScriptedSession
 
 from offhook.agents.api import Agent
 from offhook.agents.conversation import speaker as module
