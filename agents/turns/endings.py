@@ -2,7 +2,8 @@
 
 The words decide where they are sure: nobody stops for good after "my name is", after "and", or in the middle of a
 telephone number, whatever full stop the service has put there. Otherwise the punctuation does, where the service sets
-any. A text that gives no sign either way is `open`.
+any; some services set a full stop after whatever they have heard, so after "I need a taxi for." it is `doubtful`. A
+text that gives no sign either way is `open`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from offhook.agents.turns.backchannel import FILLER, HUM, content_words, phrases
 
 __all__ = ["Ending", "ending"]
 
-Ending = Literal["finished", "open", "unfinished"]
+Ending = Literal["finished", "open", "doubtful", "unfinished"]
 
 SHORT_NUMBER: Final = 7
 """Digits from which a number that is told digit by digit may be complete: a local telephone number."""
@@ -145,7 +146,7 @@ def ending(text: str, language: str = "en") -> Ending:
         # "That is what I think." may be all, "My name is." is not.
         return "unfinished" if not stopped or words[-1] in sets["seldom"] else "open"
     if words[-1] in sets["seldom"]:
-        return "open" if stopped else "unfinished"
+        return "doubtful" if stopped else "unfinished"
     if stopped or (len(words) == 1 and words[0] in sets["digits"]):
         return "finished"
     if words[0] in sets["questions"] and len(words) >= QUESTION_WORDS:

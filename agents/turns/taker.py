@@ -308,6 +308,9 @@ class TurnTaker:
             dues: list[Due] = [(longest, self._cut_off)]
             if words.interim and words.fresh:
                 dues.append((max(self._voice_at, words.changed_at) + patience.STALL, self._cut_off))
+                if settings.eager and self._prepared is None and self._looks() == "finished":
+                    # The words are known before the detector is sure of the pause; one word more makes this void.
+                    dues.append((words.changed_at, lambda _: self._prepare(words.text)))
             return dues
         if self._asked_at is None:
             return [(words.changed_at + patience.UNHEARD_PAUSE, lambda at: self._pause(words.changed_at, at))]
@@ -372,11 +375,11 @@ class TurnTaker:
         looks = self._looks()
         if end == "model" and self._verdict is not None:
             if self._verdict >= settings.model_threshold and looks != "unfinished":
-                return settings.model_silence, "model"
+                return (settings.silence if looks == "doubtful" else settings.model_silence), "model"
             if looks == "finished":  # word against melody
                 return settings.silence, "complete"
             return settings.long_silence, "silence"
-        silence = {"finished": settings.short_silence, "open": settings.silence}.get(looks, settings.long_silence)
+        silence = {"finished": settings.short_silence, "unfinished": settings.long_silence}.get(looks, settings.silence)
         if self._question is not None and self._asked_at is not None:
             silence = max(silence, self._asked_at + patience.MODEL - self._stopped_at)
         return silence, "complete" if looks == "finished" else "silence"

@@ -222,6 +222,12 @@ def test_the_model_is_not_believed_against_the_words() -> None:
     assert ladder.until(5).take()[1:] == [(2.5, "end 'My name is' silence")]
 
 
+def test_a_full_stop_after_a_word_that_seldom_ends_a_sentence_is_not_quite_believed() -> None:
+    ladder = Ladder(has_model=True).speaks(0.0, 1.0).final(1.2, "I need a taxi for.")
+    ladder.at(1.25, ladder.taker.verdict, 1, 0.9)
+    assert ladder.until(5).take()[1:] == [(1.8, "end 'I need a taxi for.' model")]
+
+
 @pytest.mark.parametrize(
     ("probability", "ends", "why"),
     [(None, 1.4, "complete"), ("never", 1.63, "complete")],
