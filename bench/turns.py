@@ -25,6 +25,8 @@ POLICIES: dict[str, tuple[dict[str, Any], Hears]] = {
     "model, eager": ({"end": "model", "eager": True}, "streaming"),
     "transcript": ({"end": "transcript"}, "streaming"),
     "transcript, eager": ({"end": "transcript", "eager": True}, "streaming"),
+    "transcript, full stops everywhere": ({"end": "transcript"}, "dotted"),
+    "model, full stops everywhere": ({"end": "model"}, "dotted"),
     "silence": ({"end": "silence"}, "streaming"),
     "model, interrupt: words": ({"end": "model", "interrupt": "words"}, "streaming"),
     "model, interrupt: transcript": ({"end": "model", "interrupt": "transcript"}, "streaming"),

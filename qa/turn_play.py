@@ -67,13 +67,15 @@ BACK_WITHIN: Final = 1.0
 ANSWER_WITHIN: Final = 3.0
 """A turn that has not ended this long after its last word is not noticed."""
 
-Hears = Literal["streaming", "blocks"]
-"""Speech-to-text with interim results, text 150 ms after it was asked for; or without, as Whisper, 300 ms after."""
+Hears = Literal["streaming", "dotted", "blocks"]
+"""streaming: speech-to-text with interim results, without punctuation, text 150 ms after it was asked for. dotted: the
+same, and every final text ends with a full stop, whether the sentence does or not. blocks: no interim results, as
+Whisper, text 300 ms after it was asked for."""
 
 NEARLY: Final = 0.060
 """Of a word that may be missing for it to be understood; also about as well as the corpus knows its words' ends."""
 
-FINAL_AFTER: Final[dict[Hears, float]] = {"streaming": 0.150, "blocks": 0.300}
+FINAL_AFTER: Final[dict[Hears, float]] = {"streaming": 0.150, "dotted": 0.150, "blocks": 0.300}
 
 Reaction = Literal["answered", "too early", "no answer", "stopped", "held", "went on", "waited"]
 """answered: after the last word. too early: a turn ended before the caller had finished. no answer: none in time.
@@ -147,12 +149,11 @@ class Play:
     ) -> None:
         self._clip, self._probabilities, self._judge, self._hears = clip, probabilities, judge, hears
         self._settings = settings
-        self._taker = TurnTaker(settings, has_model=True, stt_partials=hears == "streaming")
+        self._taker = TurnTaker(settings, has_model=True, stt_partials=hears != "blocks")
         self._now = 0.0
         self._queue: list[tuple[float, int, Callable[[], list[Decision]]]] = []
         self._order = itertools.count()
         self._log: list[str] = []
-        self._turn_began = 0.0
         self._written = 0
         "Words that are in a final transcript."
         self._prepared: tuple[str, float] | None = None
@@ -168,7 +169,7 @@ class Play:
     def run(self) -> Result:
         """Play to the end of the clip and judge."""
         self._detect()
-        if self._hears == "streaming":
+        if self._hears != "blocks":
             for number, word in enumerate(self._clip.words):
                 self._later(word.end_ms / 1000 + PARTIAL_AFTER, partial(self._interim, number))
         if self._clip.agent_from is not None:
@@ -209,8 +210,6 @@ class Play:
 
     def _started(self, at: float) -> list[Decision]:
         self._note("speech started")
-        if not self._taker.text:
-            self._turn_began = at
         return self._taker.speech_started(at, self._now)
 
     def _stopped(self, at: float) -> list[Decision]:
@@ -226,6 +225,8 @@ class Play:
         said = sum(word.end_ms <= 1000 * (asked + NEARLY) for word in self._clip.words)
         text = self._text(self._written, said)
         self._written = max(self._written, said)
+        if text and self._hears == "dotted":
+            text += "."
         self._note(f"final {text!r}")
         return self._taker.final(text, self._now, answers_finalize=True)
 
@@ -268,7 +269,7 @@ class Play:
             case Finalize():
                 self._later(now + FINAL_AFTER[self._hears], lambda: self._final(now))
             case AskModel(number):
-                begin = max(0.0, self._turn_began - MODEL_HEARS_BEFORE)
+                begin = max(0.0, self._taker.started_at - MODEL_HEARS_BEFORE)
                 probability = self._judge(self._clip, round(begin * RATE), round(now * RATE))
                 self._note(f"model {probability:.2f}")
                 self._later(now + MODEL_TAKES, lambda: self._taker.verdict(number, probability, self._now))
@@ -322,7 +323,7 @@ class Play:
             return Result(clip, "too early" if early else "no answer")
         turn = self._ends[answers[0]]
         result = Result(clip, "too early" if early else "answered", why=turn.why)
-        result.complete = turn.text.lower() == self._text(0, len(clip.words))
+        result.complete = turn.text.lower().replace(".", "") == self._text(0, len(clip.words))
         result.response_ms = 1000 * (turn.decided_at - end)
         voices = [at for at in self._voice_at if at >= turn.decided_at]
         if voices:
