@@ -35,7 +35,11 @@ from offhook.codecs.audio import FRAME_MS, L16_8K, AudioFormat
 from offhook.codecs.convert import Converter, convert_all
 
 MODEL_SECONDS: Final = 8
-"""What the end-of-turn model hears: the last so many seconds."""
+"""What the end-of-turn model hears at most: the last so many seconds of the turn."""
+
+MODEL_LEAD: Final = 0.5
+"""Seconds before the turn's first voiced frame that it hears as well. More would be the turn before, and
+mislead it."""
 
 
 class TurnModel(Protocol):
@@ -157,7 +161,8 @@ class Ears:
     async def _judge(self, number: int) -> None:
         assert self._model is not None
         assert self._recent is not None
-        audio = b"".join(self._recent)
+        turn = max(0.0, self._loop.time() - self.taker.started_at) + MODEL_LEAD
+        audio = b"".join(self._recent)[-self._format.size(min(turn, MODEL_SECONDS)) :]
         probability: float | None = None
         with suppress(ServiceError):  # silence decides then; the model has reported its fault
             probability = await self._model.probability(convert_all(audio, self._format, L16_8K))
