@@ -44,6 +44,31 @@ LINES = (
 )
 
 
+AT_ONCE = """
+from offhook.agents.services.base import Audio, LanguageModel, TextDelta, TextToSpeech, Voice
+from offhook.codecs.audio import L16_8K, PCMU
+from offhook.codecs.convert import convert_all
+from offhook.codecs.pcm import tone
+
+class Model(LanguageModel):
+    async def reply(self, messages, functions=()):
+        yield TextDelta("We can do that for you.")
+
+class Session(Voice):
+    async def synthesize(self, text, *, previous=""):
+        yield Audio(convert_all(tone(440, 1.4, 8000), L16_8K, PCMU))
+
+    async def close(self):
+        pass
+
+class Speech(TextToSpeech):
+    formats = (PCMU,)
+
+    async def open(self, format):
+        return Session()
+"""
+
+
 @dataclass(frozen=True)
 class Case:
     """One way of taking turns, and how fast the services are. Seconds."""
@@ -53,9 +78,12 @@ class Case:
     interim: float = 0.10
     ttft: float = 0.25
     ttfb: float = 0.10
+    inside: bool = False
+    "Model and voice are classes in the agent host that answer at once: what is left is the engine alone."
 
 
 CASES = {
+    "engine": Case({"end": "transcript"}, stt=0.0, interim=0.0, ttft=0.0, ttfb=0.0, inside=True),
     "zero": Case({"end": "transcript"}, stt=0.0, interim=0.0, ttft=0.0, ttfb=0.0),
     "default": Case({}),
     "transcript": Case({"end": "transcript"}),
@@ -81,6 +109,9 @@ async def one_case(case: Case, calls: int, folder: Path) -> dict[str, Any]:
             "tts": {"service": "cartesia", "api_key": "k", "voice": "v", "base_url": cartesia.url},
             "turns": case.turns,
         }
+        if case.inside:
+            (folder / "at_once.py").write_text(AT_ONCE)
+            agent |= {"llm": {"service": "at_once:Model"}, "tts": {"service": "at_once:Speech"}}
         wire: list[float] = []
         async with served(folder, agent) as simulator:
             for index in range(calls):
