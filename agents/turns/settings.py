@@ -39,7 +39,7 @@ class TurnSettings(BaseModel):
         "its melody is not.",
     )
     short_silence: float = Field(
-        default=0.4,
+        default=0.33,
         ge=0.1,
         le=5,
         description="Silence that ends a turn whose text looks finished.",

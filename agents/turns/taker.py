@@ -308,8 +308,8 @@ class TurnTaker:
             dues: list[Due] = [(longest, self._cut_off)]
             if words.interim and words.fresh:
                 dues.append((max(self._voice_at, words.changed_at) + patience.STALL, self._cut_off))
-                if settings.eager and self._prepared is None and self._looks() == "finished":
-                    # The words are known before the detector is sure of the pause; one word more makes this void.
+                new = self._prepared is None and words.changed_at >= self._voice_at
+                if settings.eager and new and self._looks() == "finished":  # one word more makes it void
                     dues.append((words.changed_at, lambda _: self._prepare(words.text)))
             return dues
         if self._asked_at is None:
@@ -368,17 +368,14 @@ class TurnTaker:
     def _silence(self) -> tuple[float, Why]:
         """How long the caller must be silent for his turn to be over, and what says so."""
         settings, end = self.settings, self.end
-        if end == "service":
-            return settings.timeout, "timeout"
-        if end == "silence":
-            return settings.silence, "silence"
+        if end in ("service", "silence"):
+            return (settings.timeout, "timeout") if end == "service" else (settings.silence, "silence")
         looks = self._looks()
         if end == "model" and self._verdict is not None:
             if self._verdict >= settings.model_threshold and looks != "unfinished":
                 return (settings.silence if looks == "doubtful" else settings.model_silence), "model"
-            if looks == "finished":  # word against melody
-                return settings.silence, "complete"
-            return settings.long_silence, "silence"
+            silent = settings.silence if looks == "finished" else settings.long_silence  # word against melody
+            return silent, "complete" if looks == "finished" else "silence"
         silence = {"finished": settings.short_silence, "unfinished": settings.long_silence}.get(looks, settings.silence)
         if self._question is not None and self._asked_at is not None:
             silence = max(silence, self._asked_at + patience.MODEL - self._stopped_at)
