@@ -16,12 +16,14 @@ from typing import Any
 from offhook.agents.api import AgentCall, SettingsError, SettingsWarning
 from offhook.agents.link import CallInfo
 from offhook.agents.registry import agent_class
+from offhook.codecs.audio import PCMU
 
 
 def _call() -> AgentCall:
     """A call that nobody made, on which every order goes nowhere."""
     nothing = dict.fromkeys(AgentCall.__abstractmethods__, lambda *_args, **_kwargs: None)
     call: AgentCall = type("NoCall", (AgentCall,), nothing)()
+    call.format, call.history = PCMU, []
     call.info = CallInfo(id="check", from_number="+15550101", to_number="+15550100", carrier="check")
     return call
 

@@ -126,7 +126,7 @@ def test_configuration_examples_load(tmp_path: Path) -> None:
                 continue
             for agent in agents.values():
                 if agent.get("kind") == "assistant":
-                    _check_assistant({name: value for name, value in agent.items() if name != "kind"})
+                    _check_assistant(ASSISTANT | {name: value for name, value in agent.items() if name != "kind"})
             agents = whole["agents"] | shown.pop("agents", {})
             path.write_text(yaml.safe_dump(whole | shown | {"agents": agents}))
             load(path, env)

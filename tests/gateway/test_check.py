@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -278,6 +279,27 @@ def test_agents_are_tried_in_a_process_of_their_own(name: str, words: str, tmp_p
     (tmp_path / "shop_agents.py").write_text(AGENTS)
     budget = 2.0 if name == "Stuck" else 30.0
     error = check.try_agent(f"shop_agents:{name}", {}, tmp_path, budget=budget)
+    assert (words in error) if words else (error == "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, ""),
+        ({"prompt": None}, "prompt: "),
+        ({"llm": {"service": "openai"}}, "api_key"),
+        ({"stt": {"service": "nobody"}}, "stt: no service 'nobody' is installed"),
+        ({"sound": {"ambience": "missing.wav"}}, "missing.wav"),
+    ],
+)
+def test_an_assistant_is_tried_with_its_services(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
+    sound = {
+        "prompt": "You answer.",
+        "stt": {"service": "deepgram", "api_key": "k"},
+        "llm": {"service": "openai", "api_key": "k"},
+        "tts": {"service": "flite"},
+    }
+    error = check.try_agent("assistant", sound | settings, tmp_path)
     assert (words in error) if words else (error == "")
 
 
