@@ -146,6 +146,10 @@ class Agent:
         """Load models and caches, once a host, before its first call. May block."""
 
     @classmethod
+    async def get_ready(cls, settings: dict[str, Any]) -> None:
+        """Connect to what calls share, once a host, after `warm` and before its first call. What fails is only logged."""
+
+    @classmethod
     async def shut_down(cls) -> None:
         """Let go of what calls shared, once a host, after its last call; a few seconds at most."""
 

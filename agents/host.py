@@ -32,6 +32,9 @@ from offhook.agents.vad import VadService
 
 logger = logging.getLogger("offhook.agents.host")
 
+READY_BUDGET: Final = 5.0
+"""Seconds that a class of agents has to connect to what its calls share; then the host takes calls all the same."""
+
 SHUT_DOWN_BUDGET: Final = 2.0
 """Seconds that a class of agents has to let go of what its calls shared."""
 
@@ -72,6 +75,7 @@ class AgentHostProtocol(asyncio.Protocol):
         self._sessions: dict[int, AgentSession] = {}
         self._vad = VadService()
         self._classes: set[type[Agent]] = set()
+        self._readying: asyncio.Task[None] | None = None
         self._beat_due = 0.0
         self._retiring = False
         self.closed = asyncio.Event()
@@ -127,6 +131,17 @@ class AgentHostProtocol(asyncio.Protocol):
                     self._vad.load()
             except Exception:  # a broken agent fails its own calls when they come, not this host
                 logger.exception("agent kind %s cannot be warmed up", kind)
+        self._readying = self._loop.create_task(self._get_ready(config), name="agent-host-ready")
+
+    async def _get_ready(self, config: link.HostConfig) -> None:
+        for kind, settings in zip(config.kinds, config.warm or [{}] * len(config.kinds), strict=True):
+            try:
+                found = agent_class(kind)
+                self._classes.add(found)
+                async with asyncio.timeout(READY_BUDGET):
+                    await found.get_ready(settings)
+            except Exception:  # its calls will say so again, to whom it concerns
+                logger.exception("agent kind %s cannot get ready", kind)
         # What start-up made stays for good: the collector need not walk it on every pass.
         gc.collect()
         gc.freeze()
@@ -149,6 +164,9 @@ class AgentHostProtocol(asyncio.Protocol):
     async def shut_down(self) -> None:
         """Let go of the model's thread and of what agents shared."""
         self._vad.close()
+        if self._readying is not None:
+            self._readying.cancel()
+            await asyncio.wait([self._readying])
         for found in self._classes:
             try:
                 async with asyncio.timeout(SHUT_DOWN_BUDGET):

@@ -49,7 +49,7 @@ from offhook.agents.functions.toolbox import mcp_servers
 from offhook.agents.link import UtteranceEnded
 from offhook.agents.services.base import ServiceError
 from offhook.agents.services.resilience import ResilientModel, ResilientSpeechToText
-from offhook.agents.services.shared import close_shared, services_of
+from offhook.agents.services.shared import begin_warming, close_shared, services_of
 from offhook.agents.turns.events import Decision, Discard, EndTurn, Hold, Interrupt, Prepare, Resume
 from offhook.agents.turns.smart_turn import SmartTurn
 from offhook.codecs.audio import L16_8K, PCMU
@@ -150,6 +150,16 @@ class Assistant(Agent):
         sounds = options.sound
         for source in filter(None, (sounds.ambience, sounds.thinking, sounds.hold)):
             sound.load(source, PCMU)
+
+    @classmethod
+    async def get_ready(cls, settings: dict[str, Any]) -> None:
+        options = read_settings({**cls._attributes(), **settings})
+        services = [
+            *services_of("stt", options.stt),
+            *services_of("llm", options.llm),
+            *services_of("tts", options.tts),
+        ]
+        await asyncio.wait([begin_warming(service) for service in services])
 
     @classmethod
     async def shut_down(cls) -> None:
