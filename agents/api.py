@@ -147,7 +147,7 @@ class Agent:
 
     @classmethod
     async def get_ready(cls, settings: dict[str, Any]) -> None:
-        """Connect to what calls share, once a host, after `warm` and before its first call. What fails is only logged."""
+        """Connect to what calls share, once a host, after `warm` and before its first call. Faults are only logged."""
 
     @classmethod
     async def shut_down(cls) -> None:
