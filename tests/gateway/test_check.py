@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import resource
 import socket
 import sqlite3
@@ -301,6 +302,15 @@ def test_an_assistant_is_tried_with_its_services(settings: dict[str, Any], words
     }
     error = check.try_agent("assistant", sound | settings, tmp_path)
     assert (words in error) if words else (error == "")
+
+
+@pytest.mark.parametrize("name", ["assistant", "phone-menu"])
+def test_the_agents_that_the_example_comments_out_work(name: str, tmp_path: Path) -> None:
+    example = (Path(__file__).parents[2] / "config.example.yaml").read_text()
+    section = example.partition("\nagents:\n")[2].partition("\n# Which agent")[0]
+    shown = re.sub(r"\$\{[A-Z_]+\}", "k", re.sub(r"^  # ", "  ", section, flags=re.MULTILINE))
+    settings = yaml.safe_load(shown)[name]
+    assert check.try_agent(settings.pop("kind"), settings, tmp_path) == ""
 
 
 def test_what_an_agent_warns_of_is_told(config_path: Path) -> None:

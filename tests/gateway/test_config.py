@@ -460,9 +460,11 @@ def test_what_the_example_file_comments_out_are_the_defaults(tmp_path: Path) -> 
     # A commented section begins with `# word:` and goes on with indented lines; everything else is prose.
     uncommented = re.sub(r"^# ((?:\w+:|  +\w+:).*)$", r"\1", "# listen:\n" + tail, flags=re.MULTILINE)
     assert uncommented.count("\n  ") >= 15
-    env = {**ENV, "POSTGRES_PASSWORD": "pw"}
+    env = {**ENV, "POSTGRES_PASSWORD": "pw", "COLLECTOR_KEY": "k"}
     default, spelled = load(write(tmp_path, head), env), load(write(tmp_path, head + uncommented), env)
     assert spelled.store_url == "postgresql+asyncpg://offhook:pw@localhost/offhook"
     assert spelled.recording_dir == default.recording_dir
-    left_out = {"store", "recording"}
+    assert spelled.tracing is not None
+    assert default.tracing is None
+    left_out = {"store", "recording", "tracing"}
     assert spelled.model_dump(exclude=left_out) == default.model_dump(exclude=left_out)
