@@ -212,7 +212,10 @@ class Agent:
 
 
 class Refused(Exception):
-    """Raise it in `on_ring` with the reason: this agent does not take the call, the route's fallback does."""
+    """Raise it in `on_ring` with the reason: this agent does not take the call, the route's fallback does.
+
+    In `on_answer` as well, when the agent must give the call up and another of its kind would fare no better.
+    """
 
 
 class SettingsError(ValueError):

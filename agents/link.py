@@ -138,7 +138,7 @@ class Ready(Message, frozen=True, tag="ready"):
 
 
 class Refuse(Message, frozen=True, tag="refuse"):
-    """This agent does not take the call; the route's fallback does."""
+    """This agent does not take the call, or gives it up for good; the route's fallback does."""
 
     reason: str
 

@@ -93,16 +93,14 @@ class AgentSession(AgentCall):
         agent = self.agent
         assert agent is not None
         try:
-            try:
-                await agent.on_ring()
-            except Refused as refusal:
-                self._wire.event(link.Refuse(str(refusal)))
-                return
+            await agent.on_ring()
             self._wire.event(link.Ready())
             await self._answered.wait()
             await agent.on_answer()
             if not self._over:
                 self.hang_up("agent finished")
+        except Refused as refusal:
+            self._order(link.Refuse(str(refusal)))
         except Exception as error:  # the root of agent code: reported, never hidden
             self._fail(error)
 

@@ -219,6 +219,18 @@ async def test_an_agent_may_refuse(start: Start) -> None:
     assert gateway.events == [link.Refuse("lunch")]
 
 
+async def test_an_agent_may_give_the_call_up(start: Start) -> None:
+    class Speechless(Agent):
+        async def on_answer(self) -> None:
+            raise Refused("no voice")
+
+    session, gateway = start(Speechless)
+    await settle()
+    session.receive(link.Answered())
+    await settle()
+    assert gateway.events == [link.Ready(), link.Refuse("no voice")]
+
+
 async def test_after_the_end_nothing_is_sent_and_waits_are_over(start: Start) -> None:
     class Patient(Agent):
         over = ""
