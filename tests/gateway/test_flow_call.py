@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from fakes.served import served
 
 from offhook.gateway.store import Store
 from offhook.qa.call import SimulatedCall
@@ -37,9 +37,6 @@ def documented() -> dict[str, Any]:
 @asynccontextmanager
 async def gateway(tmp_path: Path) -> AsyncIterator[CarrierSimulator]:
     """One gateway with the flow, whose queue moves on faster than written."""
-    sys.path.insert(0, str(ROOT / "bench"))
-    from served import served
-
     config = documented()
     [agent] = config["agents"].values()
     [route] = config["routes"]
