@@ -64,6 +64,8 @@ format: $(VENV)/.ready-dev ## rewrite the code in the house style
 bench: $(VENV)/.ready-dev ## measure the parts; with RIG=folder of a load generator whole calls, too
 	@$(BIN)/python bench/codecs.py
 	@$(BIN)/python bench/vad.py
+	@$(BIN)/python bench/turns.py
+	@$(BIN)/python bench/noise.py
 ifneq ($(RIG),)
 	@$(BIN)/python bench/load.py --rig $(RIG) $(ARGS)
 endif
