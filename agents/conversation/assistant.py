@@ -88,7 +88,7 @@ class Assistant(Agent):
             self._filter = _noise_class(name)(rest)
             self.noise_filter = self._filter.process
         self.context = Context(call.history)
-        self.speaker = Speaker(call, self.answer_changed, self._speech_failed)
+        self.speaker = Speaker(call, self.answer_changed, self._speech_failed, self.mind_failed)
         self.mind = Mind(call, options, self.context, self.speaker, self)
         self.control = AssistantControl(self)
         self._stt = ResilientSpeechToText(services_of("stt", options.stt), call.service)
@@ -116,11 +116,14 @@ class Assistant(Agent):
         self._limit_timer: asyncio.TimerHandle | None = None
         self._keys = ""
         self._keys_timer: asyncio.TimerHandle | None = None
-        self._collecting = False
+        self._collecting = 0
         self._beep: asyncio.Future[None] | None = None
         self._beeps = BeepDetector()
         self._to_pcm: Converter | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._sounds: dict[str, bytes] = {}
+        self._made_for = call.format
+        "What the greeting and the sounds were made for."
 
     # --- settings
 
@@ -176,6 +179,7 @@ class Assistant(Agent):
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.cast.open())
                 group.create_task(self._open_ears())
+                group.create_task(self._load_sounds())
         except* ServiceError as errors:
             raise Refused("; ".join(_reasons(errors))) from errors
         if not self.call.history:
@@ -188,44 +192,63 @@ class Assistant(Agent):
 
     async def _open_ears(self) -> None:
         await self._stt.warm()
-        await self.ears.open(PCMU)
+        await self.ears.open(self.call.format)
+
+    async def _load_sounds(self) -> None:
+        """Have the sounds at hand; a thread reads and converts those that are new to this host."""
+        wanted = self.options.sound
+        for source in filter(None, (wanted.ambience, wanted.thinking, wanted.hold)):
+            try:
+                self._sounds[source] = await asyncio.to_thread(sound.load, source, self.call.format)
+            except SettingsError as error:  # its file was there when the host began: the call goes on without
+                self.call.note("sound_missing", error=str(error))
 
     def _staged_greeting(self) -> list[Line]:
         return self.mind.say(self.options.greeting, interruptible=self.options.interruptible_greeting, staged=True)
 
     async def on_answer(self) -> None:
-        self._answered = True
         format = self.call.format
         self.ears.listen(format)
         self._to_pcm = Converter(format, L16_8K)
+        if format != self._made_for:  # the carrier negotiated another one than it had offered
+            self.speaker.forget(self._greeting)
+            await self._load_sounds()
+        self._answered = True
         self.play_ambience()
         if self.options.max_minutes:
             self._limit_timer = self._loop.call_later(self.options.max_minutes * 60, self._time_is_up)
         if self.call.history:
             self.mind.begin("", nudge=RESUMED)
         else:
-            if format != PCMU:  # it was made for another format
-                self.speaker.forget(self._greeting)
+            if format != self._made_for:
                 self._greeting = self._staged_greeting()
             self.mind.keep(self._greeting)
             self.speaker.release(self._greeting)
         self.answer_changed()
+        self._rest_idle()
         await self._finished
 
     async def on_over(self, reason: str) -> None:
         for timer in (self._idle_timer, self._thinking_timer, self._limit_timer, self._keys_timer):
             if timer is not None:
                 timer.cancel()
-        await self.ears.close()
-        for listener in self._listeners:
-            await listener.close()
-        await self.speaker.close()
-        await self.mind.close()
-        await self.cast.close()
+        if self._finished.done() and not self._finished.cancelled():
+            self._finished.exception()  # the gateway knows of it, or the call was over before
+        self._finished.cancel()
+        for task in self._closing:
+            task.cancel()
+        # All at once: each may take seconds, and there are five for everything.
+        await asyncio.gather(
+            self.ears.close(),
+            *(listener.close() for listener in self._listeners),
+            self.speaker.close(),
+            self.mind.close(),
+            self.cast.close(),
+            *self._closing,
+            return_exceptions=True,
+        )
         if self._filter is not None:
             self._filter.close()
-        if self._closing:
-            await asyncio.wait(self._closing)
 
     # --- what happens on the line
 
@@ -269,7 +292,9 @@ class Assistant(Agent):
     def _keyed(self) -> None:
         keys, self._keys = self._keys, ""
         now = self._loop.time()
-        self._take_turn(f"[keys pressed: {keys}]", {"caller_stopped": now, "turn_ended": now})
+        if not self._deaf:
+            with self.reported():
+                self._take_turn(f"[keys pressed: {keys}]", {"caller_stopped": now, "turn_ended": now})
 
     # --- whose turn it is
 
@@ -341,20 +366,33 @@ class Assistant(Agent):
             self._tell_listeners()
             self.mind.told()
 
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the root of what a timer or a task's end calls
+            self.mind_failed(error)
+
     def mind_failed(self, error: BaseException) -> None:
         """The call cannot go on with this assistant: the gateway apologises and falls back."""
+        if isinstance(error, ServiceError):  # an assistant that took the call over would have the same services
+            error = Refused(str(error))
         if not self._finished.done():
             self._finished.set_exception(error)
 
-    def _speech_failed(self, error: ServiceError, running: int) -> None:
-        """A sentence could not be spoken: ask the caller to say it again; the second time in a row give up."""
+    def _speech_failed(self, line: Line, error: ServiceError, running: int) -> None:
+        """A sentence could not be spoken: ask the caller to say it again; the second time in a row give up.
+
+        One that broke off goes on with the next, which is likely to be understood.
+        """
         if running > 1 or not self._answered or not self.options.trouble:
             self.mind_failed(error)
-        else:
+        elif not line.audio:
             self.mind.say(self.options.trouble)
 
     def floor_is_free(self) -> bool:
-        return not self._talking and not self._floor[0] and not self.ears.taker.text
+        busy = self._talking or self._floor[0] or self._deaf or self._collecting
+        return not busy and not self.ears.taker.text
 
     def _is_muted(self) -> bool:
         strategies = self.options.mute
@@ -374,6 +412,13 @@ class Assistant(Agent):
             self._idle_timer = self._loop.call_later(self.options.idle.after, self._idle)
 
     def _idle(self) -> None:
+        with self.reported():
+            if self.ears.taker.text:  # it is being decided whether he has finished
+                self._rest_idle()
+            else:
+                self._ask_whether_he_is_there()
+
+    def _ask_whether_he_is_there(self) -> None:
         idle = self.options.idle
         if self._idle_prompts < len(idle.prompts):
             self._idle_prompts += 1
@@ -382,23 +427,31 @@ class Assistant(Agent):
             self._end(idle.goodbye, "the caller was silent")
 
     def _time_is_up(self) -> None:
-        self._end(self.options.time_is_up, "max_minutes")
+        with self.reported():
+            self._end(self.options.time_is_up, "max_minutes")
 
     def _end(self, goodbye: str, reason: str) -> None:
         """Say a last sentence and hang up."""
+        if "ending" in self._deaf:
+            return
         self._deaf.add("ending")
         self._give_way()
         if goodbye:
             self.mind.say(goodbye, interruptible=False)
         task = self._loop.create_task(self.control.hang_up(reason), name=f"ending-{self.call.info.id}")
         self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(self._hung_up)
+
+    def _hung_up(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.mind_failed(error)
 
     # --- sounds
 
     def play_bed(self, source: str, gain: float) -> None:
-        """Loop a sound under the call; empty: none."""
-        self.call.bed(sound.load(source, self.call.format) if source else b"", gain)
+        """Loop one of the sounds of the settings under the call; empty, or missing: none."""
+        self.call.bed(self._sounds.get(source, b""), gain)
 
     def play_ambience(self) -> None:
         """What is heard when nothing special is."""
@@ -410,7 +463,7 @@ class Assistant(Agent):
         thinking = self.options.sound
         if not thinking.thinking:
             return
-        waits = self.mind.busy and not self.speaker.busy
+        waits = self.mind.busy and not self.speaker.busy and not self._deaf and not self._collecting
         if not waits:
             self._stop_thinking_sound()
         elif self._thinking_timer is None and not self._thinking:
@@ -445,14 +498,14 @@ class Assistant(Agent):
     @contextmanager
     def collecting_keys(self) -> Iterator[None]:
         """Keys go to whoever waits in `next_digit` meanwhile."""
-        self._collecting = True
+        self._collecting += 1
         self._digits.clear()
-        self._rest_idle()
+        self.answer_changed()
         try:
             yield
         finally:
-            self._collecting = False
-            self._rest_idle()
+            self._collecting -= 1
+            self.answer_changed()
 
     async def mailbox_is_ready(self, patience: float, silence: float) -> None:
         """Wait for the tone of a mailbox, or for its greeting to end in silence."""

@@ -4,9 +4,11 @@ Theory of operation
 -------------------
 What the agent says is kept as the lines it was said in. A line on its way counts whole, for it will be heard; when the
 gateway reports that it was cut, what is left of it is what was heard, and a line that was never heard is gone. So the
-messages are written anew for each request, and the last ones may still change.
+messages are written anew for each request, and the last ones may still change; one that cannot change any more is
+written once.
 
 Every call of a function has a result among the messages, as models demand: until the real one is there, a stand-in.
+Some models call every function by the same id; here each has its own.
 
 A conversation that has grown long is summarised: the oldest messages give way to one that tells what they said.
 """
@@ -15,13 +17,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Final, Protocol
 
 from offhook.agents.services.base import FunctionCall, Message
 
 RUNNING: Final = "(still running; its result will follow)"
 """Stands in for the result of a function that has not come back."""
+
+LOST: Final = "(not known: the line broke while it was running)"
+"""The same for one whose host is gone."""
 
 CHARACTERS_PER_TOKEN: Final = 4
 """For deciding when a conversation is long: a rule of thumb for European languages, and nothing depends on it."""
@@ -34,6 +40,10 @@ class Said(Protocol):
     def text_so_far(self) -> str:
         """Its text if it is still to be heard or was heard whole, else the part that was heard."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether that text will not change any more."""
+
 
 @dataclass
 class Reply:
@@ -43,8 +53,26 @@ class Reply:
     calls: list[FunctionCall] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
+    _written: tuple[int, int, Message | None] | None = None
+    "Number of lines, number of calls, and the message, once all of these lines were over."
+
     def message(self) -> Message | None:
         """As a chat message; None when nothing of it was heard."""
+        size = len(self.lines), len(self.calls)
+        if self._written is not None and self._written[:2] == size:
+            return self._written[2]
+        settled = self.settled
+        message = self._write()
+        if settled:
+            self._written = *size, message
+        return message
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing that was said in it can change any more."""
+        return all(line.settled for line in self.lines)
+
+    def _write(self) -> Message | None:
         text = " ".join(said for line in self.lines if (said := line.text_so_far))
         if not text and not self.calls:
             return None
@@ -64,23 +92,18 @@ class Context:
     """The conversation of one call."""
 
     def __init__(self, history: Sequence[Message] = ()) -> None:
-        self._entries: list[Entry] = list(history)
-        self._results: dict[str, str] = {
-            message["tool_call_id"]: message["content"] for message in history if message.get("role") == "tool"
-        }
-        self._entries = [entry for entry in self._entries if not (isinstance(entry, dict) and entry["role"] == "tool")]
+        self._entries: list[Entry] = [message for message in history if message.get("role") != "tool"]
+        self._results: dict[str, Message] = {}
+        self._ids = {call["id"] for message in self._entries if isinstance(message, dict) for call in _calls(message)}
         self._sent: list[Message] = list(history)
+        for message in history:
+            if message.get("role") == "tool":
+                content = message.get("content")
+                self.result(message["tool_call_id"], LOST if content == RUNNING else str(content))
 
     def caller(self, text: str) -> None:
         """The caller said something. What he says in several goes is one message."""
-        last = self._entries[-1] if self._entries else None
-        if isinstance(last, Reply) and last.message() is None:
-            self._entries.pop()
-            last = self._entries[-1] if self._entries else None
-        if isinstance(last, dict) and last["role"] == "user":
-            self._entries[-1] = {"role": "user", "content": f"{last['content']} {text}"}
-        else:
-            self._entries.append({"role": "user", "content": text})
+        self._entries.append({"role": "user", "content": text})
 
     def reply(self, reply: Reply) -> None:
         """The agent begins to say something."""
@@ -90,9 +113,18 @@ class Context:
         """Tell the model something that nobody said."""
         self._entries.append({"role": "system", "content": text})
 
+    def own_id(self, call: FunctionCall) -> FunctionCall:
+        """The same call, with an id that no other one of this conversation has."""
+        id, number = call.id or "call", 1
+        while id in self._ids or not id:
+            number += 1
+            id = f"{call.id or 'call'}_{number}"
+        self._ids.add(id)
+        return call if id == call.id else replace(call, id=id)
+
     def result(self, id: str, content: str) -> None:
         """A function has come back."""
-        self._results[id] = content
+        self._results[id] = {"role": "tool", "tool_call_id": id, "content": content}
 
     def messages(self) -> list[Message]:
         """Everything, ready for a language model."""
@@ -101,11 +133,13 @@ class Context:
             message = entry.message() if isinstance(entry, Reply) else entry
             if message is None:
                 continue
+            if message["role"] == "user" and messages and messages[-1]["role"] == "user":
+                messages[-1] = {"role": "user", "content": f"{messages[-1]['content']} {message['content']}"}
+                continue
             messages.append(message)
-            messages += [
-                {"role": "tool", "tool_call_id": call["id"], "content": self._results.get(call["id"], RUNNING)}
-                for call in message.get("tool_calls", ())
-            ]
+            for call in _calls(message):
+                result = self._results.get(call["id"])
+                messages.append(result or {"role": "tool", "tool_call_id": call["id"], "content": RUNNING})
         return messages
 
     def changes(self) -> tuple[int, list[Message]] | None:
@@ -113,7 +147,7 @@ class Context:
         now = self.messages()
         same = 0
         for old, new in zip(self._sent, now, strict=False):
-            if old != new:
+            if old is not new and old != new:
                 break
             same += 1
         if same == len(now) == len(self._sent):
@@ -128,8 +162,12 @@ class Context:
         return sum(len(json.dumps(message, ensure_ascii=False)) for message in self.messages()) // CHARACTERS_PER_TOKEN
 
     def oldest(self, keep: int) -> tuple[int, list[Message]]:
-        """All but the last `keep` entries: how many entries they are, and their messages."""
-        count = max(0, len(self._entries) - keep)
+        """All but the last `keep` entries: how many entries they are, and their messages.
+
+        What may still change, and a function that has not come back, stay with the last.
+        """
+        first = self._entries[: max(0, len(self._entries) - keep)]
+        count = sum(1 for _ in takewhile(self._is_over, first))
         kept, self._entries = self._entries, self._entries[:count]
         try:
             return count, self.messages()
@@ -140,3 +178,13 @@ class Context:
         """Put a summary in the place of the first `count` entries."""
         said = {"role": "system", "content": f"Summary of the conversation so far: {summary}"}
         self._entries[:count] = [said]
+
+    def _is_over(self, entry: Entry) -> bool:
+        if not isinstance(entry, Reply):
+            return True
+        return entry.settled and all(call.id in self._results for call in entry.calls)
+
+
+def _calls(message: Message) -> Sequence[dict[str, Any]]:
+    """The functions that a message calls."""
+    return message.get("tool_calls") or ()

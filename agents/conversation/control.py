@@ -40,14 +40,16 @@ class AssistantControl(CallControl):
         return await heard(self._assistant.mind.say(text, interruptible=interruptible, fixed=False))
 
     async def hang_up(self, reason: str = "") -> None:
-        await self._assistant.speaker.given()
+        if not await self._heard_out():
+            raise FunctionFailed("The caller spoke before you had finished. The call has not been ended.")
         self._call.hang_up(reason or "the assistant ended the call")
 
     async def transfer(self, to: str) -> None:
-        await self._assistant.speaker.given()
+        if not await self._heard_out():
+            raise FunctionFailed("The caller spoke before you had finished. The transfer was not begun.")
         refused = self._await_refusal("transfer")
         self._call.transfer(to)
-        reason = await refused  # when it succeeds, the call is over
+        reason = await asyncio.shield(refused)  # when it succeeds, the call is over
         raise FunctionFailed(f"The transfer was not possible: {reason}. The caller is still here.")
 
     async def send_dtmf(self, digits: str) -> None:
@@ -55,7 +57,7 @@ class AssistantControl(CallControl):
         self._call.send_dtmf(digits)
         try:
             async with asyncio.timeout(REFUSAL_TIME):
-                raise FunctionFailed(f"The keys were not sent: {await refused}")
+                raise FunctionFailed(f"The keys were not sent: {await asyncio.shield(refused)}")
         except TimeoutError:
             return
 
@@ -96,9 +98,9 @@ class AssistantControl(CallControl):
             future.set_result(reason)
 
     def _await_refusal(self, order: str) -> asyncio.Future[str]:
-        future = self._refusals[order] = asyncio.get_running_loop().create_future()
-        return future
+        """Two orders of a kind at once share the answer: it does not say which of them it is for."""
+        return self._refusals.setdefault(order, asyncio.get_running_loop().create_future())
 
-    async def _heard_out(self) -> None:
-        """Wait until what was said has been heard, so that music or keys do not come before the words."""
-        await self._assistant.speaker.silent()
+    async def _heard_out(self) -> bool:
+        """Wait until what was said is over, so that nothing comes before it; False when the caller stopped it."""
+        return await self._assistant.speaker.silent()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 from offhook.agents.services.base import (
@@ -63,7 +63,7 @@ class Ears:
         stt: SpeechToText,
         model: TurnModel | None,
         decide: Callable[[Decision], None],
-        broken: Callable[[ServiceError], None],
+        broken: Callable[[BaseException], None],
     ) -> None:
         self.taker = TurnTaker(
             settings,
@@ -81,6 +81,9 @@ class Ears:
         self._recent: deque[bytes] | None = deque(maxlen=MODEL_SECONDS * 1000 // FRAME_MS) if model else None
         self._timer: asyncio.TimerHandle | None = None
         self._verdicts: set[asyncio.Task[None]] = set()
+        self._decisions: deque[Decision] = deque()
+        self._passing_on = False
+        self._closed = False
 
     async def open(self, format: AudioFormat) -> None:
         """Connect to the service while the phone rings. Raises ServiceError."""
@@ -95,6 +98,9 @@ class Ears:
 
     def audio(self, audio: bytes) -> None:
         """The next 20 ms of the caller."""
+        stt, taker = self._stt, self.taker
+        if (stt.ends_turns, stt.gives_partials) != (taker.stt_ends_turns, taker.stt_partials):  # another one took over
+            self.told(taker.service_changed(stt.ends_turns, stt.gives_partials, self._loop.time()))
         if self._recent is not None:
             self._recent.append(audio)
         if self._stream is not None:
@@ -102,6 +108,7 @@ class Ears:
 
     async def close(self) -> None:
         """The call is over."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for task in self._verdicts:
@@ -114,28 +121,51 @@ class Ears:
 
     def told(self, decisions: list[Decision]) -> None:
         """Pass on what the turn-taker decided, and set the timer it asks for."""
-        for decision in decisions:
-            if isinstance(decision, Finalize):
-                if self._stream is not None:
-                    self._stream.finalize()
-            elif isinstance(decision, AskModel):
-                self._ask(decision.number)
-            else:
-                self._decide(decision)
+        self._decisions.extend(decisions)
+        if self._closed or self._passing_on:
+            return  # what follows from a decision comes after those that were made with it
+        self._passing_on = True
+        try:
+            while self._decisions:
+                self._pass_on(self._decisions.popleft())
+        finally:
+            self._passing_on = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if (deadline := self.taker.deadline) is not None:
             self._timer = self._loop.call_at(deadline, self._tick)
 
+    def _pass_on(self, decision: Decision) -> None:
+        if isinstance(decision, Finalize):
+            if self._stream is not None:
+                self._stream.finalize()
+        elif isinstance(decision, AskModel):
+            self._ask(decision.number)
+        else:
+            self._decide(decision)
+
     def _tick(self) -> None:
         self._timer = None
         # A timer may come a little before its time, by the clock's resolution.
         deadline = self.taker.deadline
         now = self._loop.time()
-        self.told(self.taker.tick(now if deadline is None else max(now, deadline)))
+        with self._reported():
+            self.told(self.taker.tick(now if deadline is None else max(now, deadline)))
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Around what the event loop or a service calls: an error of ours must not be lost there, or end theirs."""
+        try:
+            yield
+        except Exception as error:  # the root of what is done about what is heard
+            self._broken(error)
 
     def _hear(self, heard: Heard) -> None:
+        with self._reported():
+            self._take_in(heard)
+
+    def _take_in(self, heard: Heard) -> None:
         now, taker = self._loop.time(), self.taker
         match heard:
             case Partial(text):
@@ -156,7 +186,12 @@ class Ears:
     def _ask(self, number: int) -> None:
         task = self._loop.create_task(self._judge(number), name="end-of-turn")
         self._verdicts.add(task)
-        task.add_done_callback(self._verdicts.discard)
+        task.add_done_callback(self._judged)
+
+    def _judged(self, task: asyncio.Task[None]) -> None:
+        self._verdicts.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken(error)
 
     async def _judge(self, number: int) -> None:
         assert self._model is not None

@@ -20,7 +20,6 @@ from offhook.agents.services.base import (
     FunctionSchema,
     LanguageModel,
     Message,
-    ServiceError,
 )
 
 INSTRUCTIONS: Final = (
@@ -90,7 +89,7 @@ class Listener:
             messages, self._waiting = self._waiting, None
             try:
                 await self._judge(messages)
-            except ServiceError as error:  # a listener that fails must not be felt on the call
+            except Exception as error:  # a listener that fails must not be felt on the call
                 self._call.note("listener_failed", listener=self._settings.name, error=str(error))
 
     async def _judge(self, messages: Sequence[Message]) -> None:

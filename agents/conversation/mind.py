@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final, Protocol
 
 from offhook.agents.api import AgentCall, Utterance
@@ -32,6 +32,12 @@ SUMMARY_PROMPT: Final = (
     "Summarise this telephone conversation for the agent who goes on with it: what the caller wants, every name, "
     "number, date and promise, what was done and what is open. At most 150 words, no preamble."
 )
+
+UNTOLD_PAUSE: Final = 0.5
+"""Seconds until it is tried again to tell the caller of a result, when somebody was speaking."""
+
+SETTLING: Final = 0.2
+"""Seconds that the gateway gets to tell how much was heard of what was cut; it needs a few milliseconds."""
 
 UNTOLD: Final = "A function has finished; its result is above. Tell the caller what came of it."
 """Asks the model to speak although the caller did not."""
@@ -62,6 +68,10 @@ class Answer:
         self.lines: list[Line] = []
         self.message: Reply | None = None
         "The one being made."
+        self.persona: Persona | None = None
+        "Who makes it: a hand-over meanwhile is for the next one."
+        self.news = 0
+        "Of how many results of functions it knows."
         self.first: Utterance | None = None
         self.task: asyncio.Task[None] | None = None
         self.failed: ServiceError | None = None
@@ -81,6 +91,9 @@ class MindOwner(Protocol):
     def floor_is_free(self) -> bool:
         """Whether the agent may begin to speak of itself now: nobody is speaking."""
 
+    def reported(self) -> AbstractContextManager[None]:
+        """Around what the event loop calls by itself: an error in there ends the call instead of being lost."""
+
 
 class Mind:
     """Thinks for one call."""
@@ -99,11 +112,16 @@ class Mind:
         self.persona: Persona
         self.answer: Answer | None = None
         self.functions_running = 0
-        self._untold = False
+        self._news = 0
+        "Results of functions that came when nobody waited for them."
+        self._told = 0
+        "How many of those the model knew when it was asked to speak."
+        self._retry: asyncio.TimerHandle | None = None
         self._troubles = 0
         self._fillers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._summarising = False
+        self._closed = False
 
     @property
     def busy(self) -> bool:
@@ -138,6 +156,7 @@ class Mind:
         """The caller has finished: say what was prepared."""
         answer.staged = False
         answer.marks |= marks
+        self._told = max(self._told, answer.news)
         self.context.caller(answer.said)
         if answer.message is not None:
             self.context.reply(answer.message)
@@ -166,10 +185,20 @@ class Mind:
             self._owner.answer_changed()
 
     def told(self) -> None:
-        """Nobody is speaking: tell the caller now what a function brought that ran beside the conversation."""
-        if self._untold and self.answer is None and not self.speaker.busy:
-            self._untold = False
+        """Tell the caller now what a function brought that ran beside the conversation, if nobody is speaking."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._news <= self._told or self._closed or self.busy or self.speaker.busy:
+            return
+        if self.answer is None and self._owner.floor_is_free():
             self.begin("", nudge=UNTOLD)
+        else:
+            self._retry = self._loop.call_later(UNTOLD_PAUSE, self._again)
+
+    def _again(self) -> None:
+        with self._owner.reported():
+            self.told()
 
     def say(self, text: str, *, interruptible: bool = True, fixed: bool = True, staged: bool = False) -> list[Line]:
         """Say something that is not of the model's making, sentence by sentence, and keep it in the conversation.
@@ -197,7 +226,10 @@ class Mind:
 
     async def close(self) -> None:
         """The call is over."""
+        self._closed = True
         self.answer = None
+        if self._retry is not None:
+            self._retry.cancel()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -215,6 +247,10 @@ class Mind:
                 await answer.released.wait()
                 if not await self._call_functions(answer, calls):
                     break
+            else:
+                self.call.note("max_rounds", rounds=self.settings.max_rounds)
+                if answer.message is not None and not answer.message.lines:
+                    self.say(self.settings.trouble)
         except ServiceError as error:
             await self._in_trouble(answer, error)
         finally:
@@ -225,7 +261,9 @@ class Mind:
 
     async def _ask(self, answer: Answer) -> list[FunctionCall]:
         """One request to the model: its sentences go to the speaker; gives the functions it wants called."""
+        await self.speaker.settled(SETTLING)
         persona, message, cutter = self.persona, Reply(), SentenceCutter()
+        answer.persona, answer.news = persona, self._news
         messages: list[Message] = [{"role": "system", "content": persona.prompt}, *self.context.messages()]
         if answer.staged:
             messages.append({"role": "user", "content": answer.said})
@@ -234,26 +272,27 @@ class Mind:
         answer.message = message
         if not answer.staged:
             self.context.reply(message)
+            self._told = answer.news
         calls: list[FunctionCall] = []
         async with aclosing(persona.model.reply(messages, persona.runner.schemas)) as deltas:
             async for delta in deltas:
                 if isinstance(delta, TextDelta):
                     answer.marks.setdefault("first_token", self._loop.time())
                     for text in cutter.push(delta.text):
-                        self._say(answer, message, text)
+                        self._say(answer, persona, message, text)
                 elif isinstance(delta, FunctionCall):
                     answer.marks.setdefault("first_token", self._loop.time())
-                    calls.append(delta)
+                    calls.append(self.context.own_id(delta))
                 elif isinstance(delta, Usage):
                     self.call.note("usage", input=delta.input_tokens, output=delta.output_tokens)
         for text in cutter.finish():
-            self._say(answer, message, text)
+            self._say(answer, persona, message, text)
         message.calls += calls
         return calls
 
-    def _say(self, answer: Answer, message: Reply, text: str) -> None:
+    def _say(self, answer: Answer, persona: Persona, message: Reply, text: str) -> None:
         answer.marks.setdefault("reply_text", self._loop.time())
-        line = Line(text, self.persona.voice, staged=answer.staged)
+        line = Line(text, persona.voice, staged=answer.staged)
         line.on_open = lambda utterance: self._first_line_spoken(answer, line, utterance)
         answer.lines.append(line)
         message.lines.append(line)
@@ -270,13 +309,12 @@ class Mind:
 
     async def _call_functions(self, answer: Answer, calls: Sequence[FunctionCall]) -> bool:
         """Call what the model wants; True when it is to be asked again."""
-        runner = self.persona.runner
+        runner = (answer.persona or self.persona).runner
         running = self._spawn(self._run(runner, calls), "functions")
         try:
             results = await asyncio.shield(running)
         except asyncio.CancelledError:
-            if not running.done():
-                running.add_done_callback(self._came_late)
+            running.add_done_callback(self._came_late)
             raise
         then = {result.then for result in results}
         return "reply" in then and "end" not in then
@@ -286,39 +324,50 @@ class Mind:
         self._owner.answer_changed()
         try:
             results = await runner.run(calls)
+            for result in results:
+                self.context.result(result.id, result.content)
         finally:
             self.functions_running -= 1
             self._owner.answer_changed()
-        for result in results:
-            self.context.result(result.id, result.content)
         return results
 
     def _came_late(self, running: asyncio.Task[list[FunctionResult]]) -> None:
         if not running.cancelled() and running.exception() is None and any(r.then == "reply" for r in running.result()):
-            self._tell_later()
+            with self._owner.reported():
+                self._tell_later()
 
     def background_result(self, result: FunctionResult) -> None:
         """A function that ran beside the conversation has come back."""
         state = "finished" if result.ok else "failed"
-        self.context.note(f"The function {result.name} has {state}: {result.content}")
-        if result.then == "reply":
-            self._tell_later()
+        with self._owner.reported():
+            self.context.note(f"The function {result.name} has {state}: {result.content}")
+            self._owner.answer_changed()
+            if result.then == "reply":
+                self._tell_later()
 
     def _tell_later(self) -> None:
-        self._untold = True
-        if self._owner.floor_is_free():
-            self.told()
+        self._news += 1
+        self.told()
 
     def slow(self, call: FunctionCall) -> None:
         """A function takes long: say so, as a part of the message that called it."""
-        function, answer = self.persona.runner.get(call.name), self.answer
+        with self._owner.reported():
+            self._fill(call)
+
+    def _fill(self, call: FunctionCall) -> None:
+        answer = self.answer
+        if answer is None or answer.persona is None or answer.message is None or self.speaker.busy:
+            return
+        if all(other.id != call.id for other in answer.message.calls):
+            return  # of an answer that was interrupted: the caller has gone on
+        function = answer.persona.runner.get(call.name)
         fillers = function.filler if function is not None and function.filler else tuple(self.settings.filler)
-        if not fillers or answer is None or answer.message is None or self.speaker.busy:
+        if not fillers:
             return
         text = fillers[self._fillers % len(fillers)]
         self._fillers += 1
         if text:
-            line = Line(text, self.persona.voice, fixed=True)
+            line = Line(text, answer.persona.voice, fixed=True)
             answer.message.lines.append(line)
             self.speaker.say(line)
 
@@ -331,7 +380,7 @@ class Mind:
         self._troubles += 1
         if self._troubles > 1 or not self.settings.trouble:
             self._owner.mind_failed(error)
-        elif not answer.lines:
+        elif answer.message is None or not answer.message.lines:  # else he has heard something, and will ask
             self.say(self.settings.trouble)
 
     def _summarise_if_long(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -17,16 +18,21 @@ from offhook.agents.functions.http import http_function
 from offhook.agents.functions.python import functions_of
 from offhook.agents.functions.runner import FunctionRunner
 from offhook.agents.functions.toolbox import combined, connect, mcp_servers, release
-from offhook.agents.services.base import FunctionSchema, ServiceError
+from offhook.agents.services.base import FunctionSchema, Message, ServiceError
 from offhook.agents.services.resilience import ResilientModel, ResilientTextToSpeech
 from offhook.agents.services.shared import services_of
-from offhook.codecs.audio import PCMU
 
 if TYPE_CHECKING:
     from offhook.agents.conversation.assistant import Assistant
 
 MAIN: Final = "main"
 """The assistant itself, among its agents."""
+
+HAND_OFF: Final = "hand_off_to_"
+"""Begins the names of the functions by which one agent hands the caller to another."""
+
+HANDED_OVER: Final = "The caller is yours now."
+"""Their result."""
 
 MCP_TIME: Final = 1.5
 """Seconds of ringing that MCP servers get to connect; what is not there by then joins the call when it is."""
@@ -41,6 +47,7 @@ class Cast:
         self._mind: Mind = assistant.mind
         self._call = assistant.call
         self._voices: dict[str, CallVoice] = {}
+        self._closed = False
         self._tools = [
             *functions_of(assistant),
             *(http_function(tool) for tool in options.tools),
@@ -56,7 +63,7 @@ class Cast:
             self._sections[name] = persona.tts or options.tts
             self.personas[name] = self._persona(name, persona.prompt, persona.llm or options.llm)
         self._offer()
-        self._mind.persona = self.personas[MAIN]
+        self._mind.persona = self.personas[self._last_in(self._call.history)]
 
     def _offer(self) -> None:
         """Give everybody the functions there are at the moment."""
@@ -95,11 +102,11 @@ class Cast:
     # --- voices
 
     async def open(self) -> None:
-        """Connect the main agent's voice, and its tools, while the phone rings. Raises ServiceError."""
+        """Connect the voice of who speaks first, and the tools, while the phone rings. Raises ServiceError."""
         async with asyncio.TaskGroup() as group:
             group.create_task(connect(self._servers, MCP_TIME, self._control))
-            group.create_task(self.personas[MAIN].model.warm())
-            group.create_task(self._give_voice(self.personas[MAIN]))
+            group.create_task(self._mind.persona.model.warm())
+            group.create_task(self._give_voice(self._mind.persona))
         self._offer()
 
     async def _give_voice(self, persona: Persona) -> None:
@@ -109,18 +116,22 @@ class Cast:
             tts = ResilientTextToSpeech(services_of("tts", section), self._call.service)
             await tts.warm()
             # The format is the carrier's as it was offered; should it turn out otherwise, lines are converted.
-            format = best_format(tts.formats, PCMU)
-            self._voices[key] = CallVoice(key, await tts.open(format), format)
+            format = best_format(tts.formats, self._call.format)
+            voice = await tts.open(format)
+            if self._closed or self._voices.setdefault(key, CallVoice(key, voice, format)).voice is not voice:
+                await voice.close()  # too late, or two hand-overs at once
         persona.voice = self._voices[key]
 
     async def close(self) -> None:
         """The call is over. Functions that are to be kept get their time."""
-        for persona in self.personas.values():
-            await persona.runner.close()
-        for voice in self._voices.values():
-            await voice.voice.close()
+        self._closed = True
         for server in self._servers:
             server.on_change.discard(self._offer)
+        voices = [voice.voice.close() for voice in self._voices.values()]
+        await asyncio.gather(*(self._end_functions(), *voices), return_exceptions=True)
+
+    async def _end_functions(self) -> None:
+        await asyncio.gather(*(persona.runner.close() for persona in self.personas.values()))
         await release(self._servers)
 
     # --- handing over
@@ -135,7 +146,7 @@ class Cast:
         return [
             Function(
                 FunctionSchema(
-                    f"hand_off_to_{other}",
+                    f"{HAND_OFF}{other}",
                     f"Hand the caller over to another agent, who hears everything said so far. {persona.description}",
                     {
                         "type": "object",
@@ -159,4 +170,14 @@ class Cast:
         self._mind.persona = persona
         if greeting:
             self._mind.say(greeting)
-        return "The caller is yours now."
+        return HANDED_OVER
+
+    def _last_in(self, history: Sequence[Message]) -> str:
+        """Who had the caller last, by the functions that were called: whoever takes the call over goes on as that."""
+        done = {message["tool_call_id"] for message in history if message.get("content") == HANDED_OVER}
+        for message in reversed(history):
+            for call in reversed(message.get("tool_calls") or ()):
+                name = str(call["function"]["name"]).removeprefix(HAND_OFF)
+                if call["id"] in done and name in self.personas:
+                    return name
+        return MAIN

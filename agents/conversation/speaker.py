@@ -75,8 +75,10 @@ class Line:
         self.sent = 0
         "Bytes of the audio that went to the gateway."
         self.heard_ms = 0.0
-        self.given = asyncio.Event()
-        "Set when the gateway has all of it, or it is over."
+        self.dropped = False
+        "The caller interrupted it."
+        self.broken = False
+        "The service failed before all of it was made."
         self.over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         "True when it was heard whole."
         self._heard = ""
@@ -93,32 +95,46 @@ class Line:
             return self.text
         return self._heard
 
+    @property
+    def settled(self) -> bool:
+        """Whether `text_so_far` will not change any more."""
+        return self.over.done()
+
     def finish(self, whole: bool, format: AudioFormat) -> None:
-        """It will not be spoken any further."""
+        """It will not be spoken any further. Its audio is forgotten: the conversation keeps the line to its end."""
         if self.over.done():
             return
+        whole = whole and not self.broken
         if not whole:
-            made = format.duration(len(self.audio)) * 1000
-            length = made if self.made else max(made, len(self.text) * MS_PER_CHARACTER)
-            self._heard = heard_text(self.text, self.words, self.heard_ms, length)
+            self._heard = heard_text(self.text, self.words, self.heard_ms, self.length_ms(format))
         self.over.set_result(whole)
-        self.given.set()
+        self.audio, self.words, self.on_open = bytearray(), [], None
+
+    def length_ms(self, format: AudioFormat) -> float:
+        """Length of its audio; an estimate until it is all there."""
+        made = format.duration(len(self.audio)) * 1000
+        return made if self.made and not self.broken else max(made, len(self.text) * MS_PER_CHARACTER)
 
 
 class Speaker:
     """Says lines, one after the other. Times are the event loop's, in seconds."""
 
     def __init__(
-        self, call: AgentCall, on_change: Callable[[], None], on_fault: Callable[[ServiceError, int], None]
+        self,
+        call: AgentCall,
+        on_change: Callable[[], None],
+        on_fault: Callable[[Line, ServiceError, int], None],
+        on_bug: Callable[[BaseException], None],
     ) -> None:
         """Take the call, and whom to tell.
 
         Args:
             call: that is spoken on.
             on_change: something was said, begins to be said, or is to be said no more.
-            on_fault: a line could not be spoken, the so-manieth in a row.
+            on_fault: a line could not be spoken, or not to its end, the so-manieth in a row.
+            on_bug: it can speak no more.
         """
-        self._call, self._on_change, self._on_fault = call, on_change, on_fault
+        self._call, self._on_change, self._on_fault, self._on_bug = call, on_change, on_fault, on_bug
         self._loop = asyncio.get_running_loop()
         self._lines: list[Line] = []
         self._by_utterance: dict[int, Line] = {}
@@ -128,6 +144,8 @@ class Speaker:
         "Utterances taken back whose end has not been reported yet."
         self._failures = 0
         self._worker: asyncio.Task[None] | None = None
+        self._workers: set[asyncio.Task[None]] = set()
+        "That one, and those before it that are still letting go of a line."
         self._making: Line | None = None
         self._closed = False
 
@@ -143,6 +161,9 @@ class Speaker:
 
     def say(self, line: Line) -> Line:
         """Say it after what is waiting already; a line that is not staged goes before those that are."""
+        if self._closed:
+            line.finish(False, self._call.format)
+            return line
         at = len(self._lines)
         if not line.staged:
             while at and self._lines[at - 1].staged:
@@ -176,6 +197,8 @@ class Speaker:
         """Let go of everything that may be interrupted and was not heard yet. Staged lines stay."""
         self._held = False
         gone = [line for line in self._lines if line.interruptible and not line.staged]
+        for line in gone:
+            line.dropped = True
         if any(line.utterance is not None for line in gone):
             self._clear()
         self._remove(gone)
@@ -186,23 +209,31 @@ class Speaker:
         """Let go of those of the lines that are staged: what was prepared is void."""
         self._remove([line for line in lines if line.staged])
 
-    async def given(self) -> None:
-        """Wait until the gateway has everything that was to be said so far."""
-        for line in [line for line in self._lines if not line.staged]:
-            await line.given.wait()
-
-    async def silent(self) -> None:
-        """Wait until everything said so far has been heard or cut."""
-        for line in [line for line in self._lines if not line.staged]:
+    async def silent(self) -> bool:
+        """Wait until everything said so far has been heard or cut; False when the caller stopped some of it."""
+        lines = [line for line in self._lines if not line.staged]
+        for line in lines:
             await asyncio.shield(line.over)
+        return not any(line.dropped for line in lines)
+
+    async def settled(self, within: float) -> None:
+        """Wait until the gateway has told how far each line came that was dropped, so many seconds at most."""
+        dropped = [line.over for line in self._by_utterance.values() if line not in self._lines]
+        if dropped:
+            await asyncio.wait(dropped, timeout=within)
 
     async def close(self) -> None:
-        """The call is over."""
+        """The call is over. Of what was being said nothing more is known."""
         self._closed = True
-        self._remove(list(self._lines))
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait([self._worker])
+        lines = {*self._lines, *self._by_utterance.values()}
+        self._lines.clear()
+        self._by_utterance.clear()
+        for line in lines:
+            line.finish(False, self._call.format)
+        for task in self._workers:
+            task.cancel()
+        if self._workers:
+            await asyncio.wait(self._workers)
 
     # --- towards the gateway
 
@@ -221,7 +252,6 @@ class Speaker:
         elif line in self._lines:  # taken back, but not dropped
             line.base_ms = restart_ms(line.words, line.heard_ms, bytes(line.audio), self._call.format)
             line.sent = self._call.format.size(line.base_ms / 1000)
-            line.given.clear()
         else:
             line.finish(False, self._call.format)
         self._pump()
@@ -272,13 +302,11 @@ class Speaker:
             if self._open is line:
                 self._call.finish(utterance)
                 self._open = None
-                line.given.set()
 
     def _begin(self, line: Line) -> None:
         text = line.text
         if line.base_ms:
-            length = self._call.format.duration(len(line.audio)) * 1000
-            text = text[len(heard_text(text, line.words, line.base_ms, length)) :].strip()
+            text = text[len(heard_text(text, line.words, line.base_ms, line.length_ms(self._call.format))) :].strip()
         line.utterance = self._call.speak(text=text, last=False)
         self._by_utterance[line.utterance.id] = line
         self._open = line
@@ -301,7 +329,14 @@ class Speaker:
         if self._closed or self._next() is None:
             return
         if self._worker is None or self._worker.done() or self._worker.cancelling():
-            self._worker = self._loop.create_task(self._make_lines(self._worker), name="speaker")
+            self._worker = self._loop.create_task(self._make_lines(self._worker), name=f"speaker-{self._call.info.id}")
+            self._workers.add(self._worker)
+            self._worker.add_done_callback(self._worker_done)
+
+    def _worker_done(self, task: asyncio.Task[None]) -> None:
+        self._workers.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_bug(error)
 
     async def _make_lines(self, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
@@ -334,7 +369,9 @@ class Speaker:
                         self._pump()
                     else:
                         line.words.append(piece)
-            if line.fixed:
+            if not line.audio and not line.over.done():
+                raise ServiceError("voice", "bad_reply", f"no audio for {line.text[:80]!r}")
+            if line.fixed and line.voice.voice.first_choice:
                 _kept[key] = (bytes(line.audio), tuple(line.words))
                 while len(_kept) > MAX_KEPT:
                     _kept.popitem(last=False)
@@ -349,7 +386,11 @@ class Speaker:
 
     def _failed(self, line: Line, error: ServiceError) -> None:
         """Say what there is of it, and go on with the next."""
+        line.broken = True
         line.complete.set()
+        if line not in self._lines:  # dropped meanwhile: nobody misses it
+            return
         self._failures += 1
+        self._on_fault(line, error, self._failures)
         self._pump()
-        self._on_fault(error, self._failures)
+        self._on_change()

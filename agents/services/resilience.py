@@ -325,6 +325,10 @@ class _ResilientVoice(Voice):
         self._voice: Voice | None = None
         self._closing = _Closing()
 
+    @property
+    def first_choice(self) -> bool:
+        return self._service is self._services[0]
+
     async def connect(self) -> None:
         """Open the voice of the first service that can be reached. Raises ServiceError when none can."""
         await _first(_attempts("tts", self._services, self._open, self._report, vouches=False))

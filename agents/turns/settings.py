@@ -150,3 +150,9 @@ class TurnSettings(BaseModel):
         if self.end == "model" and not has_model:
             raise SettingsError("turns.end: model, but there is no end-of-turn model; use auto or transcript")
         return self.end
+
+    def end_with(self, *, stt_ends_turns: bool, has_model: bool) -> End:
+        """The same for a service that stands in for the one that `end` was chosen for: raises nothing."""
+        if self.end == "service" and not stt_ends_turns:
+            return "model" if has_model else "transcript"
+        return self.resolve_end(stt_ends_turns=stt_ends_turns, has_model=has_model)

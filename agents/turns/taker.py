@@ -28,18 +28,17 @@ each event, so that a late timer decides what a punctual one would have.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
 
 from offhook.agents.turns import patience
 from offhook.agents.turns.backchannel import content_words, phrases_of, words_of
 from offhook.agents.turns.endings import Ending, ending
 from offhook.agents.turns.events import AskModel, Decision, Discard, EndTurn, Finalize, Hold, Interrupt, Prepare, Resume
 from offhook.agents.turns.floor import TRANSITIONS, Floor, IllegalStepError, Step
-from offhook.agents.turns.settings import End, TurnSettings
+from offhook.agents.turns.settings import TurnSettings
+from offhook.agents.turns.silence import Why, needed_silence
 from offhook.agents.turns.transcript import LATE, Transcript
 
 Due = tuple[float, Callable[[float], None]]
-Why = Literal["silence", "complete", "model", "service", "timeout"]
 
 
 class TurnTaker:
@@ -70,14 +69,14 @@ class TurnTaker:
         has_model: bool = False,
     ) -> None:
         self.settings = settings
-        self.end: Final[End] = settings.resolve_end(stt_ends_turns=stt_ends_turns, has_model=has_model)
+        self.end = settings.resolve_end(stt_ends_turns=stt_ends_turns, has_model=has_model)
         "What ends turns, `auto` resolved."
+        self.stt_ends_turns, self.stt_partials, self._has_model = stt_ends_turns, stt_partials, has_model
         self.floor = Floor.QUIET
         self.owes = False
         "The agent was given a turn and has not begun to answer."
         self._phrases = phrases_of(settings.language, settings.back_channels)
         self._words = Transcript()
-        self._partials = stt_partials
         self._out: list[Decision] = []
         self._now = 0.0
         # The agent.
@@ -218,6 +217,14 @@ class TurnTaker:
         self._void()
         return self._decide(now)
 
+    def service_changed(self, ends_turns: bool, partials: bool, now: float) -> list[Decision]:
+        """Another service hears from now on. Where `end` asks for one that ends turns, this one's pauses are judged."""
+        self._pass(now)
+        self.stt_ends_turns, self.stt_partials = ends_turns, partials
+        self.end = self.settings.end_with(stt_ends_turns=ends_turns, has_model=self._has_model)
+        self._service_ended = False
+        return self._decide(now)
+
     # --- what the others say
 
     def verdict(self, number: int, probability: float | None, now: float) -> list[Decision]:
@@ -334,7 +341,7 @@ class TurnTaker:
         noise = self.started_at + patience.NOISE_OVER_AGENT
         if self._talking:
             length = self.settings.back_channel_length
-            if not self._partials:
+            if not self.stt_partials:
                 return [(self._voice_at + length, self._interrupt)]
             wordless = max(self._voice_at, words.changed_at) + length
             return [(wordless if words.fresh else noise, self._give_up_on_noise)]
@@ -367,19 +374,11 @@ class TurnTaker:
 
     def _silence(self) -> tuple[float, Why]:
         """How long the caller must be silent for his turn to be over, and what says so."""
-        settings, end = self.settings, self.end
-        if end in ("service", "silence"):
-            return (settings.timeout, "timeout") if end == "service" else (settings.silence, "silence")
-        looks = self._looks()
-        if end == "model" and self._verdict is not None:
-            if self._verdict >= settings.model_threshold and looks != "unfinished":
-                return (settings.silence if looks == "doubtful" else settings.model_silence), "model"
-            silent = settings.silence if looks == "finished" else settings.long_silence  # word against melody
-            return silent, "complete" if looks == "finished" else "silence"
-        silence = {"finished": settings.short_silence, "unfinished": settings.long_silence}.get(looks, settings.silence)
-        if self._question is not None and self._asked_at is not None:
+        silence, why = needed_silence(self.settings, self.end, self._looks(), self._verdict)
+        waits = self.end == "model" and self._verdict is None and self._question is not None
+        if waits and self._asked_at is not None:
             silence = max(silence, self._asked_at + patience.MODEL - self._stopped_at)
-        return silence, "complete" if looks == "finished" else "silence"
+        return silence, why
 
     def _ready(self) -> float:
         """When the text is as complete as it will be."""

@@ -115,8 +115,8 @@ async def test_a_question_is_answered(dial: Dial) -> None:
     assert phone.texts == ["We open at nine.", "Anything else?"]
     assert phone.script.requests[0][-1] == {"role": "user", "content": "When do you open?"}
     assert phone.script.requests[0][0]["content"].startswith("You are kind.")
-    # 400 ms of silence, 250 to the first token, 100 to the first audio.
-    assert phone.gateway.said[0].started - ended == pytest.approx(0.75, abs=0.05)
+    # 330 ms of silence, 250 to the first token, 100 to the first audio.
+    assert phone.gateway.said[0].started - ended == pytest.approx(0.68, abs=0.05)
     (turn,) = phone.gateway.of(link.Turn)
     marks = [turn.caller_stopped, turn.understood, turn.turn_ended, turn.first_token, turn.reply_text, turn.reply_audio]
     assert marks == sorted(marks)
@@ -478,11 +478,11 @@ async def test_a_model_in_trouble_is_asked_again_then_the_call_falls_back(dial: 
     await phone.say("When do you open?")
     await phone.quiet()
     assert phone.texts == ["Could you say that again?"]
-    assert not phone.gateway.of(link.Failed)
+    assert not phone.gateway.of(link.Refuse)
     await phone.say("When do you open?")
     await asyncio.sleep(2)
-    (failed,) = phone.gateway.of(link.Failed)
-    assert "no such model" in failed.error
+    (given_up,) = phone.gateway.of(link.Refuse)
+    assert "no such model" in given_up.reason
     assert {(event.role, event.fault) for event in phone.gateway.of(link.Service) if event.fault} == {
         ("llm", "rejected")
     }
@@ -496,8 +496,8 @@ async def test_a_voice_in_trouble(dial: Dial) -> None:
     phone.script.voice_fault = None
     await asyncio.sleep(0.5)
     assert phone.texts == []
-    (failed,) = phone.gateway.of(link.Failed)
-    assert "no such voice" in failed.error
+    (given_up,) = phone.gateway.of(link.Refuse)
+    assert "no such voice" in given_up.reason
 
 
 async def test_a_voice_that_fails_once(dial: Dial) -> None:
@@ -510,7 +510,7 @@ async def test_a_voice_that_fails_once(dial: Dial) -> None:
     phone.script.voice_fault = None
     await phone.quiet()
     assert phone.texts == ["Could you say that again?"]
-    assert not phone.gateway.of(link.Failed)
+    assert not phone.gateway.of(link.Refuse)
 
 
 async def test_a_long_conversation_is_summarised(dial: Dial) -> None:

@@ -11,6 +11,7 @@ from offhook.agents.services.base import FunctionCall
 @dataclass
 class Said:
     text_so_far: str
+    settled: bool = False
 
 
 def test_only_what_was_heard_stays() -> None:
@@ -83,7 +84,7 @@ def test_the_oldest_part_gives_way_to_a_summary() -> None:
     context = Context()
     for i in range(6):
         context.caller(f"question {i}")
-        context.reply(Reply([Said(f"answer {i}")]))
+        context.reply(Reply([Said(f"answer {i}", settled=True)]))
     count, messages = context.oldest(4)
     assert (count, len(messages)) == (8, 8)
     before = context.tokens()

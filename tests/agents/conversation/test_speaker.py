@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from offhook.agents.api import Agent
 from offhook.agents.conversation import speaker as module
 from offhook.agents.conversation.speaker import CallVoice, Line, Speaker
 from offhook.agents.link import Clear, UtteranceEnded
-from offhook.agents.services.base import ServiceError
+from offhook.agents.services.base import ServiceError, Spoken
 from offhook.codecs.audio import PCMU
 
 pytestmark = pytest.mark.virtual_time
@@ -26,7 +26,10 @@ class Talker(Agent):
         super().__init__(call, settings)
         self.script = Script(ttfb=0.1)
         self.faults: list[tuple[str, int]] = []
-        self.speaker = Speaker(call, lambda: None, lambda error, running: self.faults.append((error.kind, running)))
+        self.bugs: list[BaseException] = []
+        self.speaker = Speaker(
+            call, lambda: None, lambda line, error, running: self.faults.append((error.kind, running)), self.bugs.append
+        )
         self.voice = CallVoice("v", ScriptedSession(self.script), PCMU)
 
     def on_utterance_ended(self, ended: UtteranceEnded) -> None:
@@ -173,9 +176,85 @@ async def test_a_voice_that_fails_is_told_and_the_next_line_is_tried(gateway: Pl
     assert talker.faults[-1] == ("timeout", 1)
 
 
-async def test_given_waits_until_the_gateway_has_it(gateway: PlayingGateway) -> None:
+async def test_silent_tells_whether_the_caller_let_it_finish(gateway: PlayingGateway) -> None:
     talker = gateway.agent
-    talker.line("Goodbye, and thank you.")
-    began = gateway.loop.time()
-    await talker.speaker.given()
-    assert 0.05 < gateway.loop.time() - began < 0.2
+    talker.line("Goodbye.")
+    assert await talker.speaker.silent()
+    talker.line("Goodbye, and thank you for calling.")
+    waits = asyncio.create_task(talker.speaker.silent())
+    await asyncio.sleep(0.5)
+    talker.speaker.hold()
+    await asyncio.sleep(0.5)
+    assert not waits.done(), "a cough"
+    talker.speaker.resume()
+    await asyncio.sleep(0.5)
+    talker.speaker.drop()
+    assert await waits is False
+
+
+async def test_what_is_left_of_a_line_that_broke_off_is_what_was_heard(gateway: PlayingGateway) -> None:
+    class Breaks(ScriptedSession):
+        async def synthesize(self, text: str, *, previous: str = "") -> AsyncGenerator[Spoken, None]:
+            async for piece in super().synthesize(" ".join(text.split()[:3])):
+                yield piece
+            raise ServiceError("voice", "unavailable", "gone")
+
+    talker = gateway.agent
+    talker.voice.voice = Breaks(talker.script)
+    line = talker.line("We are open from nine to five.")
+    assert await line.over is False
+    assert line.text_so_far == "We are open"
+    assert gateway.said[0].outcome == "played"
+
+
+async def test_a_voice_that_says_nothing_is_a_fault(gateway: PlayingGateway) -> None:
+    class Mute(ScriptedSession):
+        async def synthesize(self, text: str, *, previous: str = "") -> AsyncGenerator[Spoken, None]:
+            return
+            yield
+
+    talker = gateway.agent
+    talker.voice.voice = Mute(talker.script)
+    line = talker.line("Hello.")
+    assert await line.over is False
+    assert line.text_so_far == ""
+    assert talker.faults == [("bad_reply", 1)]
+
+
+async def test_a_bug_in_a_voice_is_reported(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    talker.script.voice_fault = ValueError("a bug")
+    talker.line("Hello.")
+    await asyncio.sleep(0.3)
+    assert [str(bug) for bug in talker.bugs] == ["a bug"]
+
+
+async def test_nothing_is_kept_of_what_was_said(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    heard, cut = talker.line("We are open."), talker.line("On every day of the week.")
+    await heard.over
+    await asyncio.sleep(0.2)
+    talker.speaker.drop()
+    await cut.over
+    assert not heard.audio
+    assert not cut.audio
+    assert (heard.text_so_far, cut.text_so_far) == ("We are open.", "On")
+
+
+async def test_after_the_end_nothing_waits(gateway: PlayingGateway) -> None:
+    talker = gateway.agent
+    speaking = talker.line("We are open.")
+    await asyncio.sleep(0.3)
+    await talker.speaker.close()
+    assert speaking.over.done()
+    assert await talker.line("Is anybody there?").over is False
+
+
+async def test_what_a_stand_in_says_is_not_kept_for_other_calls(gateway: PlayingGateway) -> None:
+    class StandIn(ScriptedSession):
+        first_choice = False
+
+    talker = gateway.agent
+    talker.voice.voice = StandIn(talker.script)
+    await talker.line("Hello.", fixed=True).over
+    assert not module._kept
