@@ -18,9 +18,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+from typing import Final as Constant
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from offhook.agents.services.access import without_secrets
 from offhook.codecs.audio import AudioFormat
 
 Message = dict[str, Any]
@@ -29,11 +31,20 @@ Message = dict[str, Any]
 FaultKind = Literal["timeout", "unavailable", "rate_limited", "rejected", "bad_reply"]
 """No answer in time; refused or broke the connection, or 5xx; 429; wrong key or request (4xx); not understood."""
 
+MAX_DETAIL: Constant = 300
+"""Characters of an error's text: some services send a page of HTML."""
+
 
 class ServiceError(Exception):
-    """A service did not do its work. `rejected` is not tried again: the same request would be refused again."""
+    """A service did not do its work. `rejected` is not tried again: the same request would be refused again.
 
-    def __init__(self, service: str, kind: FaultKind, detail: str, *, retry_after: float = 0.0) -> None:
+    Args:
+        detail: whatever there is to say, the service's own words included. It is put on one line and cut, and keys in
+            it are hidden.
+    """
+
+    def __init__(self, service: str, kind: FaultKind, detail: object, *, retry_after: float = 0.0) -> None:
+        detail = without_secrets(" ".join(str(detail).split()))[:MAX_DETAIL]
         super().__init__(f"{service}: {kind.replace('_', ' ')}: {detail}")
         self.service, self.kind, self.detail = service, kind, detail
         self.retry_after = retry_after
@@ -43,7 +54,7 @@ class ServiceError(Exception):
 class ServiceSettings(BaseModel):
     """Settings that every service has; subclasses add their own. Times in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
     service: str
     "Name of the entry point."
@@ -245,6 +256,11 @@ Spoken = Audio | Word
 
 class Voice(ABC):
     """One call's voice."""
+
+    @property
+    def first_choice(self) -> bool:
+        """False while another service stands in for the one that was chosen: that is not kept for other calls."""
+        return True
 
     @abstractmethod
     def synthesize(self, text: str, *, previous: str = "") -> AsyncGenerator[Spoken, None]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Mapping
-from email.utils import parsedate_to_datetime
-from functools import cache
-from ssl import SSLContext
+from importlib import import_module
 from typing import Final, TypeVar
 
 import httpx2
 import structlog
 
-from offhook.agents.services.base import FaultKind, ServiceError, ServiceSettings
+from offhook.agents.services.access import tls
+from offhook.agents.services.base import ServiceError, ServiceSettings
+from offhook.agents.services.faults import kind_of_status, retry_after
 
 T = TypeVar("T")
 
@@ -24,9 +23,6 @@ shorter than the idle limits of the big vendors' load balancers. (The library's 
 MAX_CONNECTIONS: Final = 400
 """Per service and host; a call needs one, or two while a reply is prepared that may be thrown away."""
 
-MAX_DETAIL: Final = 300
-"""Characters of a service's own error text that go into ours: some send a page of HTML."""
-
 WARM_TIMEOUT: Final = 3.0
 """Seconds a warming request may take: it runs while a phone rings, and nothing depends on it."""
 
@@ -36,10 +32,9 @@ MISSHAPEN: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 log = structlog.get_logger("offhook.agents.services")
 
 
-@cache
-def _tls() -> SSLContext:
-    """Certificates are read once a host: that takes 35 ms and is the same for all."""
-    return httpx2.create_ssl_context()
+# Here, and not with the first client: nobody waits for an import.
+import_module("httpcore2")
+tls()
 
 
 def http_client() -> httpx2.AsyncClient:
@@ -47,7 +42,7 @@ def http_client() -> httpx2.AsyncClient:
     limits = httpx2.Limits(
         max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE
     )
-    return httpx2.AsyncClient(verify=_tls(), limits=limits, timeout=None, follow_redirects=True)
+    return httpx2.AsyncClient(verify=tls(), limits=limits, timeout=None, follow_redirects=True)
 
 
 class Patience:
@@ -80,39 +75,14 @@ class Patience:
             raise ServiceError(self._service, "timeout", why) from None
 
 
-def kind_of(status: int) -> FaultKind:
-    """What an HTTP status says about the fault (RFC 9110 15). 408 and 5xx may pass; 4xx is our mistake."""
-    if status == 429:
-        return "rate_limited"
-    return "rejected" if 400 <= status < 500 and status != 408 else "unavailable"
-
-
 def refused(service: str, status: int, detail: object, headers: Mapping[str, str] | None = None) -> ServiceError:
     """The error for an answer whose HTTP status is none of success."""
-    text = " ".join(str(detail).split())[:MAX_DETAIL]
-    return ServiceError(service, kind_of(status), f"{status} {text}".rstrip(), retry_after=retry_after(headers or {}))
+    return ServiceError(service, kind_of_status(status), f"{status} {detail}", retry_after=retry_after(headers or {}))
 
 
 def misread(service: str, error: Exception) -> ServiceError:
     """The error for an answer that made one of MISSHAPEN."""
-    return ServiceError(service, "bad_reply", f"not understood: {type(error).__name__}: {error}"[:MAX_DETAIL])
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds the service asked us to wait, by Retry-After (RFC 9110 10.2.3) or `retry-after-ms`; else 0."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            return max(0.0, float(value) * unit)
-        except ValueError:
-            pass
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except ValueError:
-            continue
-    return 0.0
+    return ServiceError(service, "bad_reply", f"not understood: {type(error).__name__}: {error}")
 
 
 async def warmed(service: str, request: Awaitable[object]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points, metadata
 from typing import Any, Final, Literal, TypeVar
@@ -9,12 +12,17 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import ValidationError
 
 from offhook.agents.api import SettingsError
-from offhook.agents.services.base import LanguageModel, Service, SpeechToText, TextToSpeech
+from offhook.agents.services.base import LanguageModel, Service, ServiceSettings, SpeechToText, TextToSpeech
 
 Role = Literal["stt", "llm", "tts"]
 
 GROUPS: Final[dict[Role, str]] = {"stt": "offhook.stt", "llm": "offhook.llm", "tts": "offhook.tts"}
 CONTRACTS: Final[dict[Role, type[Service]]] = {"stt": SpeechToText, "llm": LanguageModel, "tts": TextToSpeech}
+
+SUBJECT: Final = re.compile(r"^(Input|String|List|Tuple|Dictionary|Value) should")
+
+MAX_PROBLEMS: Final = 5
+"""Told at once."""
 
 S = TypeVar("S", bound=Service)
 
@@ -78,8 +86,34 @@ def make_service(role: Role, settings: dict[str, Any]) -> Service:
     try:
         return found(found.Settings.model_validate(settings))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join([role, *(str(part) for part in first["loc"])])
-        known = ", ".join(sorted(found.Settings.model_fields))
-        hint = f"; {name} has {known}" if first["type"] == "extra_forbidden" else ""
-        raise SettingsError(f"{place}: {first['msg']}{hint}") from error
+        raise SettingsError("; ".join(_explained(role, name, found.Settings, error))) from error
+
+
+def _explained(role: Role, service: str, settings: type[ServiceSettings], error: ValidationError) -> Iterator[str]:
+    """What is wrong with each setting, and the remedy; never what was given, which may be a key."""
+    wrong: dict[str, list[str]] = {}
+    for problem in error.errors(include_input=False, include_url=False, include_context=False)[:MAX_PROBLEMS]:
+        # What follows the name are places in a list, which help, and the names of pydantic's types, which do not.
+        name, *inner = problem["loc"] or ("",)
+        parts = [role, name, *(part for part in inner if isinstance(part, int))]
+        place = ".".join(str(part) for part in parts if part != "")
+        wrong.setdefault(place, []).append(_plain(service, str(name), problem["type"], problem["msg"], settings))
+    for place, texts in wrong.items():
+        yield f"{place}: {', or '.join(dict.fromkeys(texts))}"
+
+
+def _plain(service: str, name: str, kind: str, text: str, settings: type[ServiceSettings]) -> str:
+    fields = settings.model_fields
+    if kind == "extra_forbidden":
+        known = sorted(fields)
+        near = get_close_matches(name, known, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        return f"no such setting; {meant}{service} has {', '.join(known)}"
+    if kind == "missing":
+        return f"missing: {fields[name].description}"
+    if kind == "string_pattern_mismatch" and name in fields:
+        return f"not of the right form: {fields[name].description}"
+    if kind in ("string_type", "string_sub_type"):
+        return "must be text; put it in quotes"
+    text = SUBJECT.sub("must", text.removeprefix("Value error, "))
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

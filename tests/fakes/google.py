@@ -80,7 +80,7 @@ class Leg:
 
 
 class FakeGoogle:
-    """Serves both services at `endpoint` while its `async with` block runs.
+    """Serves both services at `url` while its `async with` block runs.
 
     Args:
         texts: what is heard, one for each leg whose half the client closes; the last for all that follow. Empty: the
@@ -134,7 +134,7 @@ class FakeGoogle:
         )
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
-        self.endpoint = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

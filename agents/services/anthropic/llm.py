@@ -6,17 +6,16 @@ https://platform.claude.com/docs/en/build-with-claude/streaming
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 import anthropic
 import httpx2
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 
 from offhook.agents.api import SettingsError
+from offhook.agents.services.access import ApiKey, Header, HttpUrl, plain_headers, role_key
 from offhook.agents.services.anthropic.messages import Block, system_of, tools_of, turns_of
 from offhook.agents.services.base import (
     Delta,
@@ -29,7 +28,7 @@ from offhook.agents.services.base import (
     TextDelta,
     Usage,
 )
-from offhook.agents.services.http import MAX_DETAIL, MISSHAPEN, Patience, http_client, misread, refused, warmed
+from offhook.agents.services.http import MISSHAPEN, Patience, http_client, misread, refused, warmed
 from offhook.agents.services.keepsakes import Keepsakes
 
 ANTHROPIC: Final = "https://api.anthropic.com"
@@ -55,9 +54,9 @@ class Anthropic(LanguageModel):
     class Settings(ServiceSettings):
         """How the model is asked. What is not here goes into `options`."""
 
-        base_url: str = ANTHROPIC
+        base_url: HttpUrl = ANTHROPIC
         """Without /v1."""
-        api_key: SecretStr | None = None
+        api_key: ApiKey | None = None
         """Taken from the environment variable ANTHROPIC_API_KEY when it is not given."""
         model: str = DEFAULT_MODEL
         max_tokens: int = Field(default=1000, ge=1)
@@ -68,37 +67,28 @@ class Anthropic(LanguageModel):
         """A caller waits while a model thinks. None leaves it to the model, for those that refuse to be told."""
         cache: bool = True
         """Have the prompt and the functions kept at the service between the turns of a call (prompt caching)."""
-        headers: dict[str, str] = Field(default_factory=dict)
+        headers: dict[str, Header] = Field(default_factory=dict)
         """Sent with each request."""
         options: dict[str, Any] = Field(default_factory=dict)
         """Put into the body of each request as they are, over what we put there."""
 
         @field_validator("base_url")
         @classmethod
-        def _is_a_url(cls, url: str) -> str:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"{url!r} is no URL: give it whole, such as {ANTHROPIC}")
-            return url.rstrip("/").removesuffix("/v1")
+        def _root(cls, url: str) -> str:
+            return url.removesuffix("/v1")
 
     settings: Settings
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.settings = settings
-        key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
-        if not key and settings.base_url == ANTHROPIC:
-            key = os.environ.get("ANTHROPIC_API_KEY", "")
-        if not key:
-            raise SettingsError(
-                "llm.api_key: missing: give Anthropic's key there or in the environment as ANTHROPIC_API_KEY"
-            )
-        if not (key.isascii() and key.isprintable()):
-            raise SettingsError("llm.api_key: it holds a character that no key has: copy it once more")
+        if settings.api_key is None and settings.base_url != ANTHROPIC:
+            raise SettingsError("llm.api_key: missing: give the key of the server at base_url")
+        key = role_key("llm", settings.api_key, "ANTHROPIC_API_KEY", "https://platform.claude.com/settings/keys")
         self._client = anthropic.AsyncAnthropic(
             api_key=key,
             base_url=settings.base_url,
-            default_headers=settings.headers,
+            default_headers=plain_headers(settings.headers),
             max_retries=0,
             timeout=None,
             http_client=http_client(),
@@ -255,6 +245,6 @@ def _translated(service: str) -> Iterator[None]:
         cause = error.__cause__ or error
         raise ServiceError(service, "unavailable", str(cause) or type(cause).__name__) from error
     except anthropic.APIError as error:
-        raise ServiceError(service, "bad_reply", str(error)[:MAX_DETAIL]) from error
+        raise ServiceError(service, "bad_reply", error) from error
     except MISSHAPEN as error:
         raise misread(service, error) from error

@@ -1,33 +1,42 @@
-"""AssemblyAI's streaming speech-to-text, version 3, by its own SDK.
+"""AssemblyAI's streaming speech-to-text, version 3.
 
-https://www.assemblyai.com/docs/api-reference/streaming-api/universal-streaming
+https://www.assemblyai.com/docs/streaming/api-spec/streaming-websocket
+
+The key comes from https://www.assemblyai.com/dashboard/api-keys; `base_url` keeps the data in a region. Takes μ-law at
+8 kHz as the carrier sends it, or linear PCM. Needs `pip install 'offhook[assemblyai]'`.
+
+    stt: {service: assemblyai, api_key: "${ASSEMBLYAI_API_KEY}", base_url: wss://streaming.eu.assemblyai.com}
+
+The SDK's messages and parameters are used, the connection is ours: the SDK's client reads the system's certificates
+twice for every call, on the event loop (70 ms), its queue has no end, and it does not tell of a stream that ends with
+code 1000 or in a message it cannot read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Final
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
+import structlog
 from assemblyai.streaming.v3 import (
-    AsyncRealTimeTranscriber,
     BeginEvent,
     Encoding,
-    RealTimeError,
-    RealTimeEvents,
     RealTimeParameters,
-    RealTimeTranscriberOptions,
     SpeechModel,
     TerminationEvent,
     TurnEvent,
+    WarningEvent,
 )
-from assemblyai.streaming.v3.models import ForceEndpoint, OperationMessage, TerminateSession
-from pydantic import Field, SecretStr, ValidationError
+from assemblyai.streaming.v3.models import ErrorEvent, ForceEndpoint, TerminateSession
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
-from offhook.agents.api import SettingsError
 from offhook.agents.services import base
+from offhook.agents.services.access import ApiKey, Languages, WebSocketUrl, key_from
 from offhook.agents.services.base import (
     EndOfTurn,
     FaultKind,
@@ -39,9 +48,14 @@ from offhook.agents.services.base import (
     SpeechToText,
     Transcription,
 )
+from offhook.agents.services.faults import kind_of_close
+from offhook.agents.services.websocket import connection_options, open_socket
 from offhook.codecs.audio import L16_8K, L16_16K, PCMU, AudioFormat
 
 __all__ = ["AssemblyAi"]
+
+API_VERSION: Final = "2025-05-12"
+"""The version of the messages, sent with each connection as the SDK does."""
 
 MESSAGE_SECONDS: Final = 0.06
 """Length of one audio message: the service takes 50 to 1000 ms (error 3007), and whole frames are 20."""
@@ -56,11 +70,27 @@ say so, and a first word takes it some 0.3 s."""
 CLOSING_TIME: Final = 1.0
 """Seconds for the service to end the session, which it bills by time; then the connection is cut."""
 
-REJECTED: Final = frozenset({3006, 3007, 4000, 4001, 4002, 4003, 4100, 4101})
-"""Codes of closing and errors that will come again: key, credit, parameters. (RealTimeErrorCodes of the SDK)"""
+KINDS: Final[dict[int, FaultKind]] = {
+    1013: "rate_limited",
+    3006: "rejected",
+    3007: "rejected",
+    3009: "rate_limited",
+    4008: "unavailable",
+    4029: "rate_limited",
+    4031: "unavailable",
+    4102: "rate_limited",
+}
+"""Codes of closing and errors whose kind the number alone does not tell. (RealTimeErrorCodes of the SDK)"""
 
-RATE_LIMITED: Final = frozenset({429, 1013, 3009, 4029, 4102})
-"""Too many sessions, or audio too fast."""
+EVENTS: Final[dict[object, type[BaseModel]]] = {
+    "Begin": BeginEvent,
+    "Turn": TurnEvent,
+    "Termination": TerminationEvent,
+    "Error": ErrorEvent,
+    "Warning": WarningEvent,
+}
+
+log = structlog.get_logger("offhook.agents.services")
 
 
 class AssemblyAi(SpeechToText):
@@ -69,16 +99,20 @@ class AssemblyAi(SpeechToText):
     class Settings(ServiceSettings):
         """What AssemblyAI listens for. Its own defaults hold for what is not given."""
 
-        url: str = Field(default="wss://streaming.assemblyai.com", pattern=r"^wss?://[^/]+$")
-        """The European servers: wss://streaming.eu.assemblyai.com."""
-        api_key: SecretStr | None = None
-        """Taken from the environment variable ASSEMBLYAI_API_KEY when it is not given."""
+        api_key: Annotated[ApiKey, key_from("ASSEMBLYAI_API_KEY", "https://www.assemblyai.com/dashboard/api-keys")] = (
+            Field(default=SecretStr(""), validate_default=True)
+        )
+        """From https://www.assemblyai.com/dashboard/api-keys. Taken from the environment variable ASSEMBLYAI_API_KEY
+        when it is not given."""
+        base_url: WebSocketUrl = "wss://streaming.assemblyai.com"
+        """Where the data goes: wss://streaming.eu.assemblyai.com keeps it in the EU, wss://streaming.us.assemblyai.com
+        in the US; the default is the nearest."""
         model: SpeechModel = SpeechModel.universal_streaming_english
         """For other languages than English: universal-streaming-multilingual, whisper-rt, or one of the pro models."""
-        languages: list[str] = Field(default_factory=list)
-        """Codes such as `es`, for models that take them."""
-        keyterms: list[str] = Field(default_factory=list, max_length=100)
-        """Names and words to expect."""
+        language: Languages = ()
+        """Language to expect, or several, such as [es, en]; for models that take them."""
+        keyterms: tuple[str, ...] = Field(default=(), max_length=100)
+        """Names and words of the trade that it should expect."""
         format_turns: bool = False
         """Wait for the text with punctuation and capitals; a language model does not need them."""
         ends_turns: bool = False
@@ -96,26 +130,31 @@ class AssemblyAi(SpeechToText):
         super().__init__(settings)
         self.settings = settings
         self.ends_turns = settings.ends_turns
-        key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
-        self.key = key or os.environ.get("ASSEMBLYAI_API_KEY", "")
-        if not self.key:
-            raise SettingsError("stt.api_key: missing: give AssemblyAI's key there or as ASSEMBLYAI_API_KEY")
 
-    def parameters(self, format: AudioFormat) -> RealTimeParameters:
-        """What goes into the URL of a session."""
+    async def warm(self) -> None:
+        """Read the certificates from the disk."""
+        await connection_options(self.settings.base_url, self.limits.timeout)
+
+    def url(self, format: AudioFormat) -> str:
+        """Where a session is opened, with what it is to be like."""
         settings = self.settings
-        return RealTimeParameters(
+        parameters = RealTimeParameters(
             sample_rate=format.rate,
             encoding=Encoding.pcm_mulaw if format.encoding == "pcmu" else Encoding.pcm_s16le,
             speech_model=settings.model,
-            language_codes=settings.languages or None,
-            keyterms_prompt=settings.keyterms or None,
+            language_codes=list(settings.language) or None,
+            keyterms_prompt=list(settings.keyterms) or None,
             format_turns=settings.format_turns,
             speaker_labels_revision_interval_ms=None,
             end_of_turn_confidence_threshold=settings.end_of_turn_confidence,
             min_turn_silence=_milliseconds(settings.min_turn_silence),
             max_turn_silence=_milliseconds(settings.max_turn_silence),
         )
+        query = {
+            name: json.dumps(value) if isinstance(value, list) else value
+            for name, value in parameters.model_dump(mode="json", exclude_none=True).items()
+        }
+        return f"{settings.base_url}/v3/ws?{urlencode(query)}"
 
     async def open(self, format: AudioFormat, hear: Callable[[Heard], None]) -> Transcription:
         stream = _AssemblyAiStream(self, format, hear)
@@ -127,53 +166,22 @@ def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
 
 
-def _kind(code: int | None) -> FaultKind:
-    if code in RATE_LIMITED:
-        return "rate_limited"
-    if code in REJECTED or (code is not None and 400 <= code < 500 and code != 408):
-        return "rejected"
-    return "unavailable"
-
-
-class _Client(AsyncRealTimeTranscriber):
-    """The SDK's client, with some of what it keeps to itself.
-
-    Its queue has no end, and it does not tell of a stream that ends with code 1000 or in a message it cannot read.
-    """
-
-    def post(self, message: OperationMessage) -> bool:
-        """Send when there is time; False when too much waits already."""
-        assert self._write_queue is not None
-        if self._write_queue.qsize() >= MAX_BACKLOG:
-            return False
-        self._write_queue.put_nowait(message)
-        return True
-
-    @property
-    def reading(self) -> asyncio.Task[None] | None:
-        """The task that ends when nothing comes any more."""
-        return self._read_task
-
-    def abort(self) -> None:
-        """Cut the connection, if there is one."""
-        if self._websocket is not None:
-            self._websocket.transport.abort()
+def _fault(service: str, code: int | None, text: str) -> ServiceError:
+    """What a code means; too many sessions used to be closed with 1008 as a wrong key is, and some still are."""
+    if code is None:
+        return ServiceError(service, "unavailable", text or "no reason")
+    kind = "rate_limited" if "concurrent sessions" in text else KINDS.get(code) or kind_of_close(code)
+    return ServiceError(service, kind, f"{code} {text}")
 
 
 class _AssemblyAiStream(Transcription):
+    """Two tasks, once connected: one writes what waits in a bounded queue, the other reads."""
+
     def __init__(self, service: AssemblyAi, format: AudioFormat, hear: Callable[[Heard], None]) -> None:
         self._service, self._format, self._hear = service, format, hear
-        options = RealTimeTranscriberOptions(
-            api_host=service.settings.url,
-            api_key=service.key,
-            connect_timeout=service.limits.timeout + 1,  # ours comes first
-            max_connection_retries=0,
-        )
-        self._client = _Client(options)
-        self._client.on(RealTimeEvents.Begin, self._on_begin)
-        self._client.on(RealTimeEvents.Turn, self._on_turn)
-        self._client.on(RealTimeEvents.Termination, self._on_termination)
-        self._client.on(RealTimeEvents.Error, self._on_error)
+        self._waiting: asyncio.Queue[bytes | str] = asyncio.Queue()
+        self._connection: ClientConnection | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._ready = asyncio.Event()
         "The session has begun, or failed to."
         self._begun = False
@@ -190,19 +198,21 @@ class _AssemblyAiStream(Transcription):
 
     async def connect(self) -> None:
         """Begin the session. Raises ServiceError."""
-        service = self._service
+        service, settings = self._service, self._service.settings
+        headers = {"Authorization": settings.api_key.get_secret_value(), "AssemblyAI-Version": API_VERSION}
         try:
-            async with asyncio.timeout(service.limits.timeout):
-                await self._client.connect(service.parameters(self._format))
-                if self._client.reading is not None:
-                    self._client.reading.add_done_callback(self._on_read_end)
+            async with asyncio.timeout(settings.timeout):
+                self._connection = await open_socket(service.name, service.url(self._format), headers, settings.timeout)
+                self._tasks = [
+                    asyncio.create_task(self._read(self._connection), name=f"{service.name}: hearing"),
+                    asyncio.create_task(self._write(self._connection), name=f"{service.name}: sending"),
+                ]
                 await self._ready.wait()
             if self._error is not None:
                 raise self._error
         except TimeoutError as error:
             await self.close()
-            late = f"no session in {service.limits.timeout:g} s"
-            raise ServiceError(service.name, "timeout", late) from error
+            raise ServiceError(service.name, "timeout", f"no session in {settings.timeout:g} s") from error
         except BaseException:
             await self.close()
             raise
@@ -215,8 +225,8 @@ class _AssemblyAiStream(Transcription):
             self._flush()
 
     def _flush(self) -> None:
-        if self._error is None:
-            self._client.post(bytes(self._audio))
+        if self._error is None and self._waiting.qsize() < MAX_BACKLOG:
+            self._waiting.put_nowait(bytes(self._audio))
         self._audio.clear()
 
     def finalize(self) -> None:
@@ -226,7 +236,7 @@ class _AssemblyAiStream(Transcription):
             self._flush()
         if self._error is not None:
             return
-        self._client.post(ForceEndpoint())
+        self._waiting.put_nowait(ForceEndpoint().model_dump_json())
         self._asked = True
         self._stop_alarm()
         if not self._hears:
@@ -241,24 +251,65 @@ class _AssemblyAiStream(Transcription):
             self._alarm.cancel()
             self._alarm = None
 
+    async def _write(self, connection: ClientConnection) -> None:
+        try:
+            while True:
+                await connection.send(await self._waiting.get())
+        except ConnectionClosed:
+            return  # the reader sees it too, and says why
+
     async def close(self) -> None:
         self._closed = True
         self._stop_alarm()
-        reading = self._client.reading
-        if reading is not None and not reading.done() and self._client.post(TerminateSession()):
-            await asyncio.wait([reading], timeout=CLOSING_TIME)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSING_TIME):
-                await self._client.disconnect()
-        self._client.abort()
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            if self._begun and not self._tasks[0].done():
+                self._waiting.put_nowait(TerminateSession().model_dump_json())
+                await asyncio.wait(self._tasks[:1], timeout=CLOSING_TIME)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            connection.transport.abort()
+            await asyncio.gather(*self._tasks, connection.wait_closed(), return_exceptions=True)
 
     # --- from the service
 
-    def _on_begin(self, _: AsyncRealTimeTranscriber, __: BeginEvent) -> None:
-        self._begun = True
-        self._ready.set()
+    async def _read(self, connection: ClientConnection) -> None:
+        name = self._service.name
+        while True:
+            try:
+                message = await connection.recv()
+            except ConnectionClosed as error:
+                code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "connection lost")
+                self._lose(_fault(name, code, reason))
+                return
+            try:
+                self._take(json.loads(message))
+            except ValidationError as error:
+                self._lose(ServiceError(name, "bad_reply", f"not understood: {error.errors()[0]['msg']}"))
+            except (ValueError, TypeError, AttributeError, LookupError) as error:  # no JSON, or no object
+                log.warning("service.not_understood", service=name, error=repr(error))
+            if self._error is not None:
+                return
 
-    def _on_turn(self, _: AsyncRealTimeTranscriber, turn: TurnEvent) -> None:
+    def _take(self, message: Any) -> None:
+        model = EVENTS.get(message.get("type", "Error" if "error" in message else ""))
+        match None if model is None else model.model_validate(message):
+            case BeginEvent():
+                self._begun = True
+                self._ready.set()
+            case TurnEvent() as turn:
+                self._on_turn(turn)
+            case TerminationEvent():
+                self._lose(ServiceError(self._service.name, "unavailable", "the service ended the session"))
+            case ErrorEvent() as error:
+                self._lose(_fault(self._service.name, error.error_code, error.error))
+            case WarningEvent() as warning:
+                log.warning("service.complains", service=self._service.name, detail=warning.warning)
+
+    def _on_turn(self, turn: TurnEvent) -> None:
         if self._closed or turn.turn_order <= self._ended_turn:
             return
         text = " ".join(word.text for word in turn.words) or turn.transcript
@@ -278,24 +329,11 @@ class _AssemblyAiStream(Transcription):
         confidence = sum(word.confidence for word in words) / len(words) if words else 1.0
         self._hear(base.Final(turn.transcript, confidence, answers_finalize=asked))
 
-    def _on_termination(self, _: AsyncRealTimeTranscriber, __: TerminationEvent) -> None:
-        self._lose("unavailable", "the service ended the session")
-
-    def _on_error(self, _: AsyncRealTimeTranscriber, error: RealTimeError) -> None:
-        self._lose(_kind(error.code), f"{error.code} {error}" if error.code else str(error))
-
-    def _on_read_end(self, reading: asyncio.Task[None]) -> None:
-        error = None if reading.cancelled() else reading.exception()
-        if isinstance(error, ValidationError):
-            self._lose("bad_reply", f"a message that the SDK does not understand: {error.errors()[0]['msg']}")
-        else:
-            self._lose("unavailable" if error is None else "bad_reply", repr(error) if error else "connection closed")
-
-    def _lose(self, kind: FaultKind, detail: str) -> None:
-        if self._closed or self._error is not None:
+    def _lose(self, error: ServiceError) -> None:
+        if self._error is not None:
             return
-        self._error = ServiceError(self._service.name, kind, detail)
+        self._error = error
         self._stop_alarm()
         self._ready.set()
-        if self._begun:
-            self._hear(HearingLost(self._error))
+        if self._begun and not self._closed:
+            self._hear(HearingLost(error))

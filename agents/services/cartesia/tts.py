@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from cartesia import AsyncCartesia
 from cartesia.resources.tts import AsyncTTSResourceConnection
@@ -24,28 +24,23 @@ from cartesia.types.websocket_response import Chunk, Done, Error, Timestamps
 from pydantic import Field, SecretStr, field_validator
 from websockets.exceptions import WebSocketException
 
+from offhook.agents.services.access import ApiKey, WebSocketUrl, key_from
 from offhook.agents.services.base import ServiceError, ServiceSettings, TextToSpeech, Word
+from offhook.agents.services.faults import kind_of_status
 from offhook.agents.services.speaking import Line, Sentence, StreamingVoice
-from offhook.agents.services.websocket import (
-    MAX_DETAIL,
-    WebSocketUrl,
-    connection_options,
-    opening_fault,
-    present_key,
-    status_fault,
-)
+from offhook.agents.services.websocket import connection_options, opening_fault
 from offhook.codecs.audio import L16_8K, L16_16K, L16_24K, PCMA, PCMU, AudioFormat, Encoding
 
 ENCODINGS: Final[dict[Encoding, str]] = {"pcmu": "pcm_mulaw", "pcma": "pcm_alaw", "l16": "pcm_s16le"}
-
-KEY_HINT: Final = 'make one at https://play.cartesia.ai/keys and write api_key: "${CARTESIA_API_KEY}"'
 
 
 class CartesiaSettings(ServiceSettings):
     """Settings of `service: cartesia` under `tts`."""
 
-    api_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    "From https://play.cartesia.ai/keys."
+    api_key: Annotated[ApiKey, key_from("CARTESIA_API_KEY", "https://play.cartesia.ai/keys")] = Field(
+        default=SecretStr(""), validate_default=True
+    )
+    "From https://play.cartesia.ai/keys. Taken from the environment variable CARTESIA_API_KEY when it is not given."
     voice: str = Field(default="", validate_default=True)
     "Id of a voice, from https://play.cartesia.ai/voices."
     model: str = "sonic-3"
@@ -62,11 +57,6 @@ class CartesiaSettings(ServiceSettings):
     "Such as calm or sympathetic. Sonic 3 and later."
     pronunciation_dict_id: str | None = None
     "Id of a dictionary that says how to speak names and words of the trade. Sonic 3 and later."
-
-    @field_validator("api_key")
-    @classmethod
-    def _key(cls, key: SecretStr) -> SecretStr:
-        return present_key(key, KEY_HINT)
 
     @field_validator("voice")
     @classmethod
@@ -168,7 +158,7 @@ class _Contexts(Line):
 
     def _fault(self, error: Error) -> ServiceError:
         detail = ": ".join(part for part in (error.title, error.message) if part) or error.error_code or "no reason"
-        return ServiceError(self._service, status_fault(error.status_code or 500), detail[:MAX_DETAIL])
+        return ServiceError(self._service, kind_of_status(error.status_code or 500), detail)
 
     async def close(self) -> None:
         await self._connection.close()

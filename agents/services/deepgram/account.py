@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 from websockets.asyncio.client import ClientConnection
 
+from offhook.agents.services.access import ApiKey, WebSocketUrl, key_from
 from offhook.agents.services.base import ServiceSettings
-from offhook.agents.services.websocket import WebSocketUrl, connection_options, open_socket, present_key
+from offhook.agents.services.websocket import connection_options, open_socket
 from offhook.codecs.audio import L16_8K, L16_16K, L16_24K, PCMA, PCMU, AudioFormat, Encoding
 
 with warnings.catch_warnings():
@@ -55,23 +56,18 @@ ENCODINGS: Final[Mapping[Encoding, str]] = {"pcmu": "mulaw", "pcma": "alaw", "l1
 FORMATS: Final = (PCMU, PCMA, L16_8K, L16_16K, L16_24K, AudioFormat("l16", 48000))
 """What Deepgram takes and gives without a container; G.711 passes untouched."""
 
-KEY_HINT: Final = 'make one at https://console.deepgram.com and write api_key: "${DEEPGRAM_API_KEY}"'
-
 
 class DeepgramSettings(ServiceSettings):
     """Settings of every Deepgram service."""
 
-    api_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    "From https://console.deepgram.com."
+    api_key: Annotated[ApiKey, key_from("DEEPGRAM_API_KEY", "https://console.deepgram.com")] = Field(
+        default=SecretStr(""), validate_default=True
+    )
+    "From https://console.deepgram.com. Taken from the environment variable DEEPGRAM_API_KEY when it is not given."
     base_url: WebSocketUrl = "wss://api.deepgram.com"
     "Where the data goes: wss://api.eu.deepgram.com keeps it in the EU; Dedicated and self-hosted have their own."
     mip_opt_out: bool = False
     "Keep what is said out of Deepgram's Model Improvement Program. Changes the price."
-
-    @field_validator("api_key")
-    @classmethod
-    def _key(cls, key: SecretStr) -> SecretStr:
-        return present_key(key, KEY_HINT)
 
     async def warm(self) -> None:
         """Read the certificates from the disk."""

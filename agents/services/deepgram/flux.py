@@ -19,6 +19,7 @@ from typing import Final as Constant
 from pydantic import Field, model_validator
 from websockets.asyncio.client import ClientConnection
 
+from offhook.agents.services.access import Languages
 from offhook.agents.services.base import (
     EagerEndOfTurn,
     EndOfTurn,
@@ -58,8 +59,8 @@ class FluxSettings(DeepgramSettings):
 
     model: str = "flux-general-en"
     "flux-general-en, or flux-general-multi for other languages."
-    language_hints: tuple[str, ...] = ()
-    "Languages to expect, such as [de, en]; for flux-general-multi only."
+    language: Languages = ()
+    "Language to expect, or several, such as [de, en]; for flux-general-multi only."
     keyterms: tuple[str, ...] = Field(default=(), max_length=100)
     "Names and words of the trade that it should expect."
     eot_threshold: float = Field(default=0.7, ge=0.5, le=1.0)
@@ -68,15 +69,15 @@ class FluxSettings(DeepgramSettings):
     "How sure it must be to say that he has probably finished, so that a reply is prepared; unset: it never does."
     eot_timeout_ms: int = Field(default=5000, ge=500, le=60_000)
     "Milliseconds of silence that end a turn in any case."
-    query: dict[str, str | int | float | bool | tuple[str, ...]] = Field(default_factory=dict)
+    options: dict[str, str | int | float | bool | tuple[str, ...]] = Field(default_factory=dict)
     "Any further parameters of Listen v2, sent as they are."
 
     @model_validator(mode="after")
     def _consistent(self) -> FluxSettings:
         if self.eager_eot_threshold is not None and self.eager_eot_threshold > self.eot_threshold:
             raise ValueError("eager_eot_threshold is above eot_threshold, so it would never come first; lower it")
-        if self.language_hints and not self.model.startswith("flux-general-multi"):
-            raise ValueError(f"language_hints need model: flux-general-multi, not {self.model}")
+        if self.language not in ((), ("en",)) and not self.model.startswith("flux-general-multi"):
+            raise ValueError(f"language needs model: flux-general-multi, not {self.model}")
         return self
 
 
@@ -117,9 +118,9 @@ class _Flux(Listening[ListenV2]):
             "eager_eot_threshold": settings.eager_eot_threshold,
             "eot_timeout_ms": settings.eot_timeout_ms,
             "keyterm": settings.keyterms,
-            "language_hint": settings.language_hints,
+            "language_hint": settings.language if settings.model.startswith("flux-general-multi") else (),
             "mip_opt_out": settings.mip_opt_out or None,
-        } | settings.query
+        } | settings.options
         self._ended = -1
         "Index of the last turn of this connection that has ended."
         self._text = ""

@@ -57,7 +57,7 @@ class NovaSettings(DeepgramSettings):
     "Leave out what is not said in company."
     redact: tuple[str, ...] = ()
     "What to replace in the text: pci, numbers, pii, ssn…"
-    query: dict[str, str | int | float | bool | tuple[str, ...]] = Field(default_factory=dict)
+    options: dict[str, str | int | float | bool | tuple[str, ...]] = Field(default_factory=dict)
     "Any further parameters of Listen v1, sent as they are."
 
 
@@ -100,7 +100,7 @@ class _Nova(Listening[ListenV1]):
         }
         for name in ("smart_format", "numerals", "profanity_filter", "mip_opt_out"):
             self._query[name] = getattr(given, name) or None
-        self._query |= given.query
+        self._query |= given.options
         self._owed = 0
         "Finalizes of this connection that are not answered."
         self._partial = False

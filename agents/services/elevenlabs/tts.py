@@ -21,7 +21,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from elevenlabs.core.unchecked_base_model import UncheckedBaseModel
 from elevenlabs.environment import ElevenLabsEnvironment
@@ -37,17 +37,16 @@ from elevenlabs.url_utils import build_ws_url
 from pydantic import Field, SecretStr, field_validator
 from websockets.asyncio.client import ClientConnection
 
+from offhook.agents.services.access import ApiKey, WebSocketUrl, key_from
 from offhook.agents.services.base import FaultKind, ServiceError, ServiceSettings, TextToSpeech, Word
 from offhook.agents.services.speaking import Line, Sentence, StreamingVoice
-from offhook.agents.services.websocket import MAX_DETAIL, WebSocketUrl, connection_options, open_socket, present_key
+from offhook.agents.services.websocket import connection_options, open_socket
 from offhook.codecs.audio import L16_8K, L16_16K, L16_24K, PCMA, PCMU, AudioFormat, Encoding
 
 NAMES: Final[dict[Encoding, str]] = {"pcmu": "ulaw", "pcma": "alaw", "l16": "pcm"}
 
 INACTIVITY: Final = 180
 """Seconds of silence before ElevenLabs hangs up, as long as it allows; a caller may talk for a while."""
-
-KEY_HINT: Final = 'make one at https://elevenlabs.io/app/settings/api-keys and write api_key: "${ELEVENLABS_API_KEY}"'
 
 FAULTS: Final[dict[str, FaultKind]] = {
     "rate_limit_exceeded": "rate_limited",
@@ -71,8 +70,11 @@ REGIONS: Final = {
 class ElevenLabsSettings(ServiceSettings):
     """Settings of `service: elevenlabs` under `tts`."""
 
-    api_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    "From https://elevenlabs.io/app/settings/api-keys."
+    api_key: Annotated[ApiKey, key_from("ELEVENLABS_API_KEY", "https://elevenlabs.io/app/settings/api-keys")] = Field(
+        default=SecretStr(""), validate_default=True
+    )
+    """From https://elevenlabs.io/app/settings/api-keys. Taken from the environment variable ELEVENLABS_API_KEY when it
+    is not given."""
     voice: str = Field(default="", validate_default=True)
     "Id of a voice, from https://elevenlabs.io/app/voice-library."
     model: str = "eleven_flash_v2_5"
@@ -97,11 +99,6 @@ class ElevenLabsSettings(ServiceSettings):
     "Whether numbers and abbreviations are written out before they are spoken; `on` costs time with the fast models."
     zero_retention: bool = False
     "Nothing of what is said is kept. Enterprise accounts only."
-
-    @field_validator("api_key")
-    @classmethod
-    def _key(cls, key: SecretStr) -> SecretStr:
-        return present_key(key, KEY_HINT)
 
     @field_validator("voice")
     @classmethod
@@ -201,7 +198,7 @@ class _Contexts(Line):
 
     def _fault(self, raw: dict[str, Any]) -> ServiceError:
         name = str(raw["error"])
-        detail = f"{name}: {raw.get('message', '')}".strip(": ")[:MAX_DETAIL]
+        detail = f"{name}: {raw.get('message', '')}".strip(": ")
         return ServiceError(self._service, FAULTS.get(name, "rejected"), detail)
 
     async def _send(self, message: UncheckedBaseModel) -> None:

@@ -8,21 +8,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 import httpx2
 from google import genai
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.genai import errors, types
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 
 from offhook.agents.api import SettingsError
+from offhook.agents.services.access import ApiKey, Header, HttpUrl, plain_headers, role_key, tls
 from offhook.agents.services.base import (
     Delta,
     FunctionCall,
@@ -35,7 +34,7 @@ from offhook.agents.services.base import (
     Usage,
 )
 from offhook.agents.services.gemini.messages import Signed, contents_of, instruction_of, tool_of
-from offhook.agents.services.http import MAX_DETAIL, MISSHAPEN, Patience, http_client, misread, refused, warmed
+from offhook.agents.services.http import MISSHAPEN, Patience, http_client, misread, refused, warmed
 from offhook.agents.services.keepsakes import Keepsakes
 from offhook.agents.services.messages import CALLER_PRESENT, new_call_id
 
@@ -62,15 +61,15 @@ class Gemini(LanguageModel):
     class Settings(ServiceSettings):
         """How the model is asked. What is not here goes into `options`."""
 
-        api_key: SecretStr | None = None
-        """Taken from the environment variable GEMINI_API_KEY or GOOGLE_API_KEY when it is not given."""
+        api_key: ApiKey | None = None
+        """Taken from the environment variable GEMINI_API_KEY when it is not given."""
         vertexai: bool = False
-        """Ask Vertex AI, with the host's Google credentials: the data stays in `location`."""
+        """Ask Vertex AI, with the host's Google credentials: the data stays in `region`."""
         project: str | None = None
         """Needed for Vertex AI."""
-        location: str = "global"
+        region: str = "global"
         """Region of Vertex AI, such as europe-west4."""
-        base_url: str | None = None
+        base_url: HttpUrl | None = None
         """Another address than Google's own."""
         api_version: str | None = None
         """Such as v1beta; by itself what the SDK takes."""
@@ -81,21 +80,11 @@ class Gemini(LanguageModel):
         """Not sent unless given: Google advises against it from Gemini 3 on."""
         thinking: Literal["minimal", "low", "medium", "high"] | None = "low"
         """A caller waits while a model thinks. `minimal` is refused by some; None leaves it to the model."""
-        headers: dict[str, str] = Field(default_factory=dict)
+        headers: dict[str, Header] = Field(default_factory=dict)
         """Sent with each request."""
         options: dict[str, Any] = Field(default_factory=dict)
         """Put into the body of each request as they are, over what we put there, such as `safetySettings`. Objects
         are merged: `generationConfig: {topP: 0.9}`."""
-
-        @field_validator("base_url")
-        @classmethod
-        def _is_a_url(cls, url: str | None) -> str | None:
-            if url is None:
-                return None
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"{url!r} is no URL: give it whole, such as https://proxy.example.com")
-            return url
 
     settings: Settings
 
@@ -110,8 +99,10 @@ class Gemini(LanguageModel):
             http_options=types.HttpOptions(
                 base_url=settings.base_url,
                 api_version=settings.api_version,
-                headers=dict(settings.headers),
+                headers=plain_headers(settings.headers),
                 httpx_async_client=self._http,
+                client_args={"verify": tls()},  # else the SDK reads the certificates twice more
+                async_client_args={"ssl": tls()},
                 # One attempt, told in so many words: without it the SDK sleeps for seconds before a second.
                 retry_options=types.HttpRetryOptions(attempts=1),
             ),
@@ -201,18 +192,16 @@ class Gemini(LanguageModel):
         if settings.vertexai:
             if not settings.project:
                 raise SettingsError("llm.project: missing: Vertex AI needs the id of the Google Cloud project")
-            return {"vertexai": True, "project": settings.project, "location": settings.location}
+            return {"vertexai": True, "project": settings.project, "location": settings.region}
         if settings.project:
             raise SettingsError("llm.project: only Vertex AI has projects: set vertexai: true, or leave it out")
-        key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
-        key = key or os.environ.get("GEMINI_API_KEY", "") or os.environ.get("GOOGLE_API_KEY", "")
-        if not key:
-            raise SettingsError(
-                "llm.api_key: missing: give Gemini's key there or in the environment as GEMINI_API_KEY; "
-                "for Vertex AI set vertexai: true"
-            )
-        if not (key.isascii() and key.isprintable()):
-            raise SettingsError("llm.api_key: it holds a character that no key has: copy it once more")
+        key = role_key(
+            "llm",
+            settings.api_key,
+            "GEMINI_API_KEY",
+            "https://aistudio.google.com/apikey",
+            otherwise="; for Vertex AI set vertexai: true",
+        )
         return {"vertexai": False, "api_key": key}
 
 
@@ -316,9 +305,7 @@ def _translated(service: str) -> Iterator[None]:
     except (httpx2.TransportError, TransportError) as error:
         raise ServiceError(service, "unavailable", str(error) or type(error).__name__) from error
     except GoogleAuthError as error:
-        raise ServiceError(
-            service, "rejected", f"no access with the host's credentials: {error}"[:MAX_DETAIL]
-        ) from error
+        raise ServiceError(service, "rejected", f"no access with the host's credentials: {error}") from error
     except MISSHAPEN as error:
         raise misread(service, error) from error
 

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import google.auth
 from google.api_core.exceptions import GoogleAPICallError
@@ -15,15 +16,13 @@ from google.auth import api_key, exceptions
 from google.auth.credentials import Credentials
 from google.oauth2 import service_account
 from grpc import StatusCode, aio  # type: ignore[import-untyped]  # grpcio brings no types
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator
 
 from offhook.agents.api import SettingsError
+from offhook.agents.services.access import ApiKey, HttpUrl
 from offhook.agents.services.base import FaultKind, ServiceError, ServiceSettings
 
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
-
-MAX_DETAIL: Final = 300
-"""Characters of Google's own error text that go into ours."""
 
 KEEP_ALIVE: Final = 30_000
 """Milliseconds without traffic after which the connection is tried, so that one that has died is found before the next
@@ -42,16 +41,31 @@ KINDS: Final[dict[StatusCode, FaultKind]] = {
 """What a status says about the fault; those not here may pass."""
 
 
+def _without_path(url: str) -> str:
+    if urlsplit(url).path:
+        raise ValueError("this has a path; write the host alone, like https://eu-speech.googleapis.com")
+    return url
+
+
 class GoogleSettings(ServiceSettings):
     """Who asks, and whom. Without key and file the application default credentials hold."""
 
-    api_key: SecretStr | None = None
+    api_key: ApiKey | None = None
     """A key that is allowed to use the service."""
     credentials_file: Path | None = None
     """JSON file of a service account."""
-    api_endpoint: str = Field(default="", pattern=r"^((http://)?[A-Za-z0-9._-]+(:\d+)?)?$")
-    """Host of a region or a private connection; `http://` before it: in the clear and without credentials, to a proxy
-    of your own. Empty: Google's for the location."""
+    base_url: Annotated[HttpUrl, AfterValidator(_without_path)] | None = None
+    """Another address than Google's own, of a region or a private connection; with http:// it is spoken to in the clear
+    and without credentials, as a proxy of your own."""
+
+    @property
+    def in_the_clear(self) -> bool:
+        """Neither TLS nor credentials."""
+        return self.base_url is not None and self.base_url.startswith("http://")
+
+    def host(self, own: str) -> str:
+        """Whom to connect to; `own` is Google's."""
+        return own if self.base_url is None else urlsplit(self.base_url).netloc
 
 
 class Identity:
@@ -96,11 +110,10 @@ class Identity:
 
 
 def open_channel(settings: GoogleSettings) -> aio.Channel | None:
-    """A channel in the clear when the endpoint says so; else None, and the SDK opens its own."""
-    if not settings.api_endpoint.startswith("http://"):
+    """A channel in the clear when the address says so; else None, and the SDK opens its own."""
+    if not settings.in_the_clear:
         return None
-    target = settings.api_endpoint.removeprefix("http://")
-    return aio.insecure_channel(target, options=[("grpc.keepalive_time_ms", KEEP_ALIVE)])
+    return aio.insecure_channel(settings.host(""), options=[("grpc.keepalive_time_ms", KEEP_ALIVE)])
 
 
 def failure(service: str, error: GoogleAPICallError) -> ServiceError:
@@ -108,8 +121,7 @@ def failure(service: str, error: GoogleAPICallError) -> ServiceError:
     status = error.grpc_status_code
     kind = KINDS.get(status, "unavailable") if status is not None else "unavailable"
     name = status.name if status is not None else type(error).__name__
-    text = " ".join(str(error.message).split())[:MAX_DETAIL]
-    return ServiceError(service, kind, f"{name} {text}".rstrip(), retry_after=_retry_after(error))
+    return ServiceError(service, kind, f"{name} {error.message}", retry_after=_retry_after(error))
 
 
 def _retry_after(error: GoogleAPICallError) -> float:
@@ -128,4 +140,4 @@ def translated(service: str) -> Iterator[None]:
     except GoogleAPICallError as error:
         raise failure(service, error) from error
     except exceptions.GoogleAuthError as error:
-        raise ServiceError(service, "unavailable", f"credentials: {error}"[:MAX_DETAIL]) from error
+        raise ServiceError(service, "unavailable", f"credentials: {error}") from error

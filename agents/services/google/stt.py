@@ -33,6 +33,7 @@ from pydantic import Field
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services import base
+from offhook.agents.services.access import Languages
 from offhook.agents.services.base import (
     Heard,
     HearingLost,
@@ -85,15 +86,15 @@ class GoogleSpeech(SpeechToText):
 
         project: str = Field(default="", pattern=r"^[a-z0-9:.-]*$")
         """The project that pays; by default that of the credentials. An api_key needs it."""
-        location: str = Field(default="global", pattern=r"^[a-z0-9-]+$")
+        region: str = Field(default="global", pattern=r"^[a-z0-9-]+$")
         """Where the audio is heard, such as `europe-west4`; not every place has every model."""
         model: str = "telephony"
         """Also telephony_short, long, chirp_3."""
-        languages: list[str] = Field(default=["en-US"], min_length=1, max_length=3)
-        """BCP-47 codes; the first is the one to expect."""
-        phrases: list[str] = Field(default_factory=list, max_length=500)
-        """Names and words to expect."""
-        punctuation: bool = True
+        language: Languages = Field(default=("en-US",), min_length=1, max_length=3)
+        """BCP 47, such as en-IN, or up to three; the first is the one to expect."""
+        keyterms: tuple[str, ...] = Field(default=(), max_length=500)
+        """Names and words of the trade that it should expect."""
+        punctuate: bool = True
         """Texts with punctuation, which tells a finished sentence from half of one."""
 
     formats = (PCMU, PCMA, L16_8K, L16_16K)
@@ -102,7 +103,7 @@ class GoogleSpeech(SpeechToText):
         super().__init__(settings)
         self.settings = settings
         self._identity = Identity("stt", settings)
-        self._open = settings.api_endpoint.startswith("http://")
+        self._open = settings.in_the_clear
         if (self._open or settings.api_key is not None) and not settings.project:
             raise SettingsError("stt.project: missing: an api_key does not say which project pays")
         self._client: speech_v2.SpeechAsyncClient | None = None
@@ -120,14 +121,14 @@ class GoogleSpeech(SpeechToText):
             project = project or found
             if not project:
                 raise SettingsError("stt.project: missing: the credentials do not say which project pays")
-            place = "" if settings.location == "global" else f"{settings.location}-"
-            host = settings.api_endpoint or f"{place}speech.googleapis.com"
+            place = "" if settings.region == "global" else f"{settings.region}-"
+            host = settings.host(f"{place}speech.googleapis.com")
             transport = SpeechGrpcAsyncIOTransport(host=host, credentials=credentials)
         elif self._client is None:
             transport = SpeechGrpcAsyncIOTransport(channel=open_channel(settings))
         if self._client is None:  # nobody else made it meanwhile
             self._client = speech_v2.SpeechAsyncClient(transport=transport)
-            self.recognizer = f"projects/{project}/locations/{settings.location}/recognizers/_"
+            self.recognizer = f"projects/{project}/locations/{settings.region}/recognizers/_"
         return self._client
 
     async def close(self) -> None:
@@ -139,16 +140,16 @@ class GoogleSpeech(SpeechToText):
     def config(self, format: AudioFormat) -> StreamingRecognitionConfig:
         """What the first message of a leg asks for."""
         settings = self.settings
-        phrases = PhraseSet(phrases=[PhraseSet.Phrase(value=phrase) for phrase in settings.phrases])
+        phrases = PhraseSet(phrases=[PhraseSet.Phrase(value=term) for term in settings.keyterms])
         config = RecognitionConfig(
             explicit_decoding_config=ExplicitDecodingConfig(
                 encoding=ENCODINGS[format.encoding], sample_rate_hertz=format.rate, audio_channel_count=1
             ),
             model=settings.model,
-            language_codes=settings.languages,
-            features=RecognitionFeatures(enable_automatic_punctuation=settings.punctuation),
+            language_codes=settings.language,
+            features=RecognitionFeatures(enable_automatic_punctuation=settings.punctuate),
         )
-        if settings.phrases:
+        if settings.keyterms:
             config.adaptation = SpeechAdaptation(
                 phrase_sets=[SpeechAdaptation.AdaptationPhraseSet(inline_phrase_set=phrases)]
             )

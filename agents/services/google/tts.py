@@ -79,7 +79,7 @@ class GoogleVoice(TextToSpeech):
                 transport = TextToSpeechGrpcAsyncIOTransport(channel=channel)
             else:
                 credentials, _ = await self._identity.find()
-                host = self.settings.api_endpoint or "texttospeech.googleapis.com"
+                host = self.settings.host("texttospeech.googleapis.com")
                 transport = TextToSpeechGrpcAsyncIOTransport(host=host, credentials=credentials)
             self._client = texttospeech_v1.TextToSpeechAsyncClient(transport=transport)
         return self._client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -10,9 +9,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 import openai
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 
 from offhook.agents.api import SettingsError
+from offhook.agents.services.access import ApiKey, Header, HttpUrl, plain_headers, role_key
 from offhook.agents.services.base import ServiceError, ServiceSettings
 from offhook.agents.services.http import MISSHAPEN, http_client, misread, refused
 
@@ -25,24 +25,16 @@ NO_KEY: Final = "none"
 class OpenAiSettings(ServiceSettings):
     """Where the server is. For one of your own: `base_url: http://localhost:8000/v1`, no key, its own `model`."""
 
-    base_url: str = OPENAI
+    base_url: HttpUrl = OPENAI
     """Up to and with /v1. OpenAI in one region: https://eu.api.openai.com/v1."""
-    api_key: SecretStr | None = None
+    api_key: ApiKey | None = None
     """OpenAI's own is taken from the environment variable OPENAI_API_KEY when it is not given."""
     model: str | None = None
     """Needed for servers that are not OpenAI's."""
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, Header] = Field(default_factory=dict)
     """Sent with each request."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Put into the body of each request as they are, over what we put there."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_a_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no URL: give it whole, such as http://localhost:8000/v1")
-        return url.rstrip("/")
 
     @property
     def official(self) -> bool:
@@ -57,20 +49,15 @@ def make_client(role: str, settings: OpenAiSettings) -> openai.AsyncOpenAI:
     Raises:
         SettingsError: the key is missing, or cannot be sent.
     """
-    key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
-    if not key and settings.official:
-        key = os.environ.get("OPENAI_API_KEY", "")
-        if not key:
-            raise SettingsError(
-                f"{role}.api_key: missing: give OpenAI's key there or in the environment as OPENAI_API_KEY; "
-                "for a server of your own give base_url"
-            )
-    if not (key.isascii() and key.isprintable()):
-        raise SettingsError(f"{role}.api_key: it holds a character that no key has: copy it once more")
+    if settings.official:
+        own = "; for a server of your own give base_url"
+        key = role_key(role, settings.api_key, "OPENAI_API_KEY", "https://platform.openai.com/api-keys", otherwise=own)
+    else:
+        key = settings.api_key.get_secret_value() if settings.api_key is not None else ""
     return openai.AsyncOpenAI(
         api_key=key or NO_KEY,
         base_url=settings.base_url,
-        default_headers=settings.headers,
+        default_headers=plain_headers(settings.headers),
         max_retries=0,
         timeout=None,
         http_client=http_client(),

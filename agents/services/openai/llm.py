@@ -12,7 +12,9 @@ from typing import Any, Final, Literal
 import openai
 from pydantic import Field
 
+from offhook.agents.services.access import without_secrets
 from offhook.agents.services.base import (
+    MAX_DETAIL,
     Delta,
     FunctionSchema,
     LanguageModel,
@@ -21,7 +23,7 @@ from offhook.agents.services.base import (
     TextDelta,
     Usage,
 )
-from offhook.agents.services.http import MAX_DETAIL, Patience, log, warmed
+from offhook.agents.services.http import Patience, log, warmed
 from offhook.agents.services.messages import alternating, repaired
 from offhook.agents.services.openai.calls import CallAssembly
 from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated
@@ -103,7 +105,7 @@ class OpenAi(LanguageModel):
             if self.settings.alternate is False or turns == given or not WANTS_TURNS.search(error.message):
                 raise
             self._alternate = True
-            log.info("service.alternates", service=self.name, reason=error.message[:MAX_DETAIL])
+            log.info("service.alternates", service=self.name, reason=without_secrets(error.message)[:MAX_DETAIL])
             request["extra_body"]["messages"] = turns
         return await patience.wait(self._chat.create(**request))
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.base import Audio, ServiceError, Spoken, TextToSpeech, Voice
-from offhook.agents.services.http import MAX_DETAIL, Patience, warmed
+from offhook.agents.services.http import Patience, warmed
 from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated
 from offhook.codecs.audio import AudioFormat
 from offhook.codecs.pcm import WholeSamples
@@ -109,7 +109,7 @@ class _Voice(Voice):
                 kind = response.headers.get("content-type", "")
                 if kind.startswith(("application/json", "text/")):
                     told = (await patience.wait(response.read())).decode(errors="replace")
-                    raise ServiceError(service.name, "bad_reply", f"{kind} in place of audio: {told}"[:MAX_DETAIL])
+                    raise ServiceError(service.name, "bad_reply", f"{kind} in place of audio: {told}")
                 pieces = aiter(response.iter_bytes())
                 while (piece := await patience.wait(anext(pieces, None))) is not None:
                     if data := samples.push(piece):

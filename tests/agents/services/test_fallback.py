@@ -28,8 +28,8 @@ class Reports(list[tuple[str, str, str]]):
 async def test_a_sentence_that_one_ear_lost_is_heard_by_the_other() -> None:
     async with FakeAssemblyAi() as lost, FakeGoogle(texts=["I would like a table for two."]) as found:
         section = [
-            {"service": "assemblyai", "url": lost.url, "api_key": "k"},
-            {"service": "google", "api_endpoint": found.endpoint, "project": "p"},
+            {"service": "assemblyai", "base_url": lost.url, "api_key": "k"},
+            {"service": "google", "base_url": found.url, "project": "p"},
         ]
         reports, heard = Reports(), asyncio.Queue[Heard]()
         stream = await ResilientSpeechToText(services_of("stt", section), reports).open(PCMU, heard.put_nowait)
@@ -53,7 +53,7 @@ async def test_a_sentence_that_one_ear_lost_is_heard_by_the_other() -> None:
 async def test_a_sentence_that_one_voice_refused_is_spoken_by_the_other(tmp_path: Path) -> None:
     async with FakeGoogle(refuse=Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=60)) as busy:
         section = [
-            {"service": "google", "api_endpoint": busy.endpoint},
+            {"service": "google", "base_url": busy.url},
             {"service": "piper", "file": str(write_voice(tmp_path))},
         ]
         reports = Reports()
@@ -68,7 +68,7 @@ async def test_a_sentence_that_one_voice_refused_is_spoken_by_the_other(tmp_path
 
 async def test_the_last_fault_is_told_when_no_voice_speaks() -> None:
     async with FakeGoogle(refuse=Fault(grpc.StatusCode.UNAUTHENTICATED, "no such key")) as first:
-        services = services_of("tts", {"service": "google", "api_endpoint": first.endpoint})
+        services = services_of("tts", {"service": "google", "base_url": first.url})
         voice = await ResilientTextToSpeech(services, Reports()).open(PCMU)
         with pytest.raises(ServiceError, match="google: rejected: UNAUTHENTICATED no such key"):
             await anext(voice.synthesize("Hello."))

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from email.utils import formatdate
 
 import pytest
 
 from offhook.agents.services.base import ServiceError, ServiceSettings
-from offhook.agents.services.http import Patience, kind_of, refused, retry_after, warmed
+from offhook.agents.services.http import Patience, refused, warmed
 
 SETTINGS = ServiceSettings(service="openai", timeout=3, stall=1)
 
@@ -31,20 +29,6 @@ async def test_later_results_have_each_their_own_time() -> None:
     with pytest.raises(ServiceError, match="stalled for 1 s") as caught:
         await patience.wait(asyncio.Event().wait())
     assert caught.value.kind == "timeout"
-
-
-def test_a_status_tells_whether_to_try_again() -> None:
-    assert [kind_of(status) for status in (400, 401, 403, 404, 422)] == ["rejected"] * 5
-    assert [kind_of(status) for status in (408, 500, 502, 529)] == ["unavailable"] * 4
-    assert kind_of(429) == "rate_limited"
-
-
-def test_a_wait_is_read_in_all_its_forms() -> None:
-    assert retry_after({"retry-after": "2.5"}) == 2.5
-    assert retry_after({"retry-after-ms": "1500", "retry-after": "2"}) == 1.5
-    assert retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)}) == pytest.approx(100, abs=2)
-    assert retry_after({"retry-after": "soon"}) == 0
-    assert retry_after({}) == 0
 
 
 def test_a_page_of_html_is_cut_short() -> None:

@@ -36,7 +36,7 @@ def test_a_class_of_ones_own() -> None:
         ("llm", {"service": "offhook.agents.echo:Echo"}, "llm: .* which is no LanguageModel"),
         ("llm", {"service": "offhook.agents.echo:Nobody"}, "llm: .* cannot be imported"),
         ("llm", {"service": "offhook.nowhere:Nobody"}, "llm: offhook.nowhere:Nobody needs a package that is missing"),
-        ("tts", {"service": "flite", "timeout": 0}, "tts.timeout: Input should be greater than 0"),
+        ("tts", {"service": "flite", "timeout": 0}, "tts.timeout: must be greater than 0"),
     ],
 )
 def test_settings_that_cannot_work(role: Role, settings: dict[str, Any], message: str) -> None:

@@ -212,7 +212,7 @@ def test_what_cannot_work_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(SettingsError, match=r"llm\.api_key: missing"):
         make_service("llm", {"service": "anthropic"})
-    with pytest.raises(SettingsError, match=r"llm\.base_url: .*give it whole"):
+    with pytest.raises(SettingsError, match=r"llm\.base_url: .*write one like"):
         make_service("llm", {"service": "anthropic", "base_url": "proxy"})
     with pytest.raises(SettingsError, match=r"llm\.thinking"):
         make_service("llm", {"service": "anthropic", "api_key": "x", "thinking": "long"})

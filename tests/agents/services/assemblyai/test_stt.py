@@ -1,4 +1,4 @@
-"""AssemblyAI's own SDK against a server that speaks its wire."""
+"""AssemblyAI's messages with a server that speaks its wire."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ from offhook.agents.services.base import (
 from offhook.agents.services.registry import make_service
 from offhook.codecs.audio import L16_16K, PCMU, AudioFormat
 
-# The SDK still asks websockets for the code of a closed connection in the old way.
-pytestmark = pytest.mark.filterwarnings("ignore:ConnectionClosed.(code|reason) is deprecated:DeprecationWarning")
-
 
 class Call:
     def __init__(self, fake: FakeAssemblyAi, **settings: Any) -> None:
-        made = make_service("stt", {"service": "assemblyai", "url": fake.url, "api_key": "k", "timeout": 2, **settings})
+        made = make_service(
+            "stt", {"service": "assemblyai", "base_url": fake.url, "api_key": "k", "timeout": 2, **settings}
+        )
         assert isinstance(made, AssemblyAi)
         self.stt = made
         self.heard: asyncio.Queue[Heard] = asyncio.Queue()
@@ -145,12 +144,14 @@ async def test_silence_is_answered_though_the_service_says_nothing(monkeypatch: 
 )
 async def test_a_refused_handshake(status: int, kind: str) -> None:
     async with FakeAssemblyAi(refuse=status) as fake:
-        with pytest.raises(ServiceError, match=f"{status} WebSocket handshake rejected") as caught:
+        with pytest.raises(ServiceError, match=f"HTTP {status} refused") as caught:
             await Call(fake).open()
         assert caught.value.kind == kind
 
 
-@pytest.mark.parametrize(("code", "kind"), [(4001, "rejected"), (4102, "rate_limited"), (3005, "unavailable")])
+@pytest.mark.parametrize(
+    ("code", "kind"), [(4001, "rejected"), (4102, "rate_limited"), (3005, "unavailable"), (1008, "rejected")]
+)
 async def test_a_session_refused_after_the_handshake(code: int, kind: str) -> None:
     async with FakeAssemblyAi(error=(code, "sorry")) as fake:
         with pytest.raises(ServiceError, match=f"{code} sorry") as caught:
@@ -161,7 +162,7 @@ async def test_a_session_refused_after_the_handshake(code: int, kind: str) -> No
 async def test_nobody_listens() -> None:
     async with FakeAssemblyAi() as fake:
         pass
-    with pytest.raises(ServiceError, match="assemblyai: unavailable: Connection failed"):
+    with pytest.raises(ServiceError, match="assemblyai: unavailable: no connection"):
         await Call(fake).open()
 
 
@@ -203,7 +204,7 @@ async def test_a_stream_closed_in_good_order_is_lost_hearing_too() -> None:
         await fake.sessions[0].connection.close(1000)
         lost = await call.next()
         assert isinstance(lost, HearingLost)
-        assert str(lost.error) == "assemblyai: unavailable: connection closed"
+        assert str(lost.error) == "assemblyai: unavailable: 1000"
         await stream.close()
 
 
@@ -213,7 +214,7 @@ async def test_a_stream_closed_in_good_order_is_lost_hearing_too() -> None:
         ({"type": "Termination"}, "unavailable", "the service ended the session"),
         ({"type": "Error", "error_code": 3008, "error": "expired"}, "unavailable", "3008 expired"),
         ({"type": "Error", "error": "odd"}, "unavailable", "odd"),
-        ({"type": "Turn", "turn_order": "x"}, "bad_reply", "a message that the SDK does not understand"),
+        ({"type": "Turn", "turn_order": "x"}, "bad_reply", "not understood: "),
     ],
 )
 async def test_what_ends_a_session(message: dict[str, Any], kind: str, detail: str) -> None:
@@ -260,20 +261,21 @@ async def test_what_the_connection_does_not_take_is_dropped() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "stt.api_key: missing: give AssemblyAI's key there or as ASSEMBLYAI_API_KEY"),
-        ({"model": "best"}, "stt.model: Input should be 'universal-streaming-multilingual'"),
-        ({"url": "https://x"}, "stt.url: String should match pattern"),
-        ({"min_turn_silence": 400}, "stt.min_turn_silence: Input should be less than or equal to 10"),
+        ({}, "stt.api_key: missing: make one at https://www.assemblyai.com/.* as ASSEMBLYAI_API_KEY"),
+        ({"model": "best"}, "stt.model: must be 'universal-streaming-multilingual'"),
+        ({"base_url": "x"}, "stt.base_url: .*write one like wss://"),
+        ({"min_turn_silence": 400}, "stt.min_turn_silence: must be less than or equal to 10"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASSEMBLYAI_API_KEY", raising=False)
+    key = {"api_key": "k"} if settings else {}
     with pytest.raises(SettingsError, match=message):
-        make_service("stt", {"service": "assemblyai", **settings})
+        make_service("stt", {"service": "assemblyai", **key, **settings})
 
 
 def test_the_key_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "from outside")
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "from-outside")
     made = make_service("stt", {"service": "assemblyai"})
     assert isinstance(made, AssemblyAi)
-    assert made.key == "from outside"
+    assert made.settings.api_key.get_secret_value() == "from-outside"

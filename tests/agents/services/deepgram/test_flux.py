@@ -219,7 +219,7 @@ async def test_a_refusal_is_told() -> None:
     [
         ({"eot_threshold": 0.6, "eager_eot_threshold": 0.8}, "eager_eot_threshold is above eot_threshold"),
         ({"eot_threshold": 0.2}, "stt.eot_threshold"),
-        ({"language_hints": ["de"]}, "language_hints need model: flux-general-multi"),
+        ({"language": "de"}, "language needs model: flux-general-multi"),
     ],
 )
 def test_settings_that_cannot_work_are_named(settings: dict[str, Any], text: str) -> None:

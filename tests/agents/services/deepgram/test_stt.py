@@ -54,7 +54,7 @@ def finals(heard: list[Heard]) -> list[str]:
 
 async def test_asks_for_the_carriers_format_and_what_was_set() -> None:
     async with FakeDeepgram() as fake:
-        service = nova(fake, language="de", keyterms=("offhook", "Köln"), mip_opt_out=True, query={"tag": "shop"})
+        service = nova(fake, language="de", keyterms=("offhook", "Köln"), mip_opt_out=True, options={"tag": "shop"})
         stream = await service.open(PCMA, lambda _: None)
         await stream.close()
     sent = fake.connections[0]
@@ -390,11 +390,14 @@ async def test_a_listener_that_fails_is_told_that_hearing_is_lost() -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({}, "stt.api_key: .*missing; make one at https://console.deepgram.com"),
-        ({"api_key": "a b"}, "stt.api_key: .*signs that no key has"),
+        ({}, "stt.api_key: missing: make one at https://console.deepgram.com"),
+        ({"api_key": "a b"}, "stt.api_key: it holds a space"),
         ({"api_key": "k", "base_url": "api.eu.deepgram.com"}, "stt.base_url: .*write one like wss://"),
         ({"api_key": "k", "endpointing": True}, "stt.endpointing"),
-        ({"api_key": "k", "keyword": "x"}, "stt.keyword: .*deepgram has .*keyterms"),
+        (
+            {"api_key": "k", "keyterm": "x"},
+            r"stt.keyterm: no such setting; did you mean keyterms\? deepgram has .*keyterms",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_named(settings: dict[str, Any], text: str) -> None:

@@ -282,14 +282,14 @@ def test_what_cannot_work_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         make_service("llm", {"service": "gemini", "vertexai": True})
     with pytest.raises(SettingsError, match=r"llm\.project: only Vertex AI"):
         make_service("llm", {"service": "gemini", "api_key": "x", "project": "p"})
-    with pytest.raises(SettingsError, match=r"llm\.base_url: .*give it whole"):
+    with pytest.raises(SettingsError, match=r"llm\.base_url: .*write one like"):
         make_service("llm", {"service": "gemini", "api_key": "x", "base_url": "proxy"})
     monkeypatch.setenv("GEMINI_API_KEY", "x")
     assert make_service("llm", {"service": "gemini"}).name == "gemini"
 
 
 def test_vertex_ai_is_asked_in_its_region() -> None:
-    service = make_service("llm", {"service": "gemini", "vertexai": True, "project": "p", "location": "europe-west4"})
+    service = make_service("llm", {"service": "gemini", "vertexai": True, "project": "p", "region": "europe-west4"})
     assert isinstance(service, Gemini)
     options = service._client._api_client._http_options
     assert options.base_url == "https://europe-west4-aiplatform.googleapis.com/"

@@ -78,7 +78,7 @@ async def test_a_project_is_needed_to_hear(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_the_place_decides_the_host() -> None:
-    settings = GoogleSpeech.Settings(service="google", api_key="k", project="p", location="europe-west4")
+    settings = GoogleSpeech.Settings(service="google", api_key="k", project="p", region="europe-west4")
     service = GoogleSpeech(settings)
     await service.warm()
     client = await service.client()
@@ -87,7 +87,7 @@ async def test_the_place_decides_the_host() -> None:
 
 
 async def test_another_host_to_speak() -> None:
-    settings = GoogleVoice.Settings(service="google", api_key="k", api_endpoint="eu-texttospeech.googleapis.com")
+    settings = GoogleVoice.Settings(service="google", api_key="k", base_url="https://eu-texttospeech.googleapis.com")
     service = GoogleVoice(settings)
     await service.warm()
     client = await service.client()

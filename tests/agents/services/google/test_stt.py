@@ -22,7 +22,7 @@ FRAME = b"\x11" * 160
 
 class Call:
     def __init__(self, fake: FakeGoogle, **settings: Any) -> None:
-        given = {"service": "google", "api_endpoint": fake.endpoint, "project": "p", "timeout": 2, **settings}
+        given = {"service": "google", "base_url": fake.url, "project": "p", "timeout": 2, **settings}
         made = make_service("stt", given)
         assert isinstance(made, GoogleSpeech)
         self.stt = made
@@ -57,7 +57,7 @@ async def fake() -> AsyncIterator[FakeGoogle]:
 
 async def test_a_leg_asks_for_the_telephones_own_format() -> None:
     async with FakeGoogle() as fake:
-        call = Call(fake, languages=["en-GB", "de-DE"], phrases=["Miller"], location="europe-west4")
+        call = Call(fake, language=["en-GB", "de-DE"], keyterms=["Miller"], region="europe-west4")
         await call.open()
         leg = await fake.leg(0)
         assert leg.recognizer == "projects/p/locations/europe-west4/recognizers/_"
@@ -277,7 +277,7 @@ async def test_a_host_that_does_not_answer_is_a_timeout() -> None:
 
     async with FakeGoogle() as fake:
         pass
-    server = await asyncio.start_server(silent, "127.0.0.1", int(fake.endpoint.rpartition(":")[2]))
+    server = await asyncio.start_server(silent, "127.0.0.1", int(fake.url.rpartition(":")[2]))
     call = Call(fake, timeout=0.2)
     with pytest.raises(ServiceError, match=r"google: timeout: no connection in 0.2 s"):
         await call.open()
@@ -319,9 +319,9 @@ async def test_calls_share_the_connection() -> None:
     ("settings", "message"),
     [
         ({"api_key": "k"}, "stt.project: missing: an api_key does not say which project pays"),
-        ({"api_endpoint": "http://127.0.0.1:1"}, "stt.project: missing"),
-        ({"api_endpoint": "ftp://x"}, "stt.api_endpoint: String should match pattern"),
-        ({"languages": []}, "stt.languages: List should have at least 1 item"),
+        ({"base_url": "http://127.0.0.1:1"}, "stt.project: missing"),
+        ({"base_url": "ftp://x"}, "stt.base_url: .*write one like https://"),
+        ({"language": []}, "stt.language: must have at least 1 item"),
         ({"credentials_file": "gone.json"}, r"stt.credentials_file: gone.json is no file"),
         ({"credentials_file": "x", "api_key": "k"}, "stt.credentials_file: there is an api_key too; give one of them"),
     ],

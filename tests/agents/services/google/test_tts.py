@@ -21,7 +21,7 @@ WHOLE = {"voice": "en-GB-Neural2-A"}
 
 class Call:
     def __init__(self, fake: FakeGoogle, **settings: Any) -> None:
-        made = make_service("tts", {"service": "google", "api_endpoint": fake.endpoint, "timeout": 2, **settings})
+        made = make_service("tts", {"service": "google", "base_url": fake.url, "timeout": 2, **settings})
         assert isinstance(made, GoogleVoice)
         self.tts = made
 
@@ -172,8 +172,8 @@ async def test_a_text_that_is_too_long_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"voice": "Aoede"}, "tts.voice: String should match pattern"),
-        ({"speed": 3}, "tts.speed: Input should be less than or equal to 2"),
+        ({"voice": "Aoede"}, "tts.voice: not of the right form: Name of the voice"),
+        ({"speed": 3}, "tts.speed: must be less than or equal to 2"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:

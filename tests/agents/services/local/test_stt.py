@@ -163,7 +163,7 @@ def test_a_grammar_from_a_file(tmp_path: Path) -> None:
         (
             {"phrases": ["yes"], "language": "hi"},
             "",
-            "stt.language: Extra inputs are not permitted; grammar has file, ",
+            "stt.language: no such setting; grammar has file, ",
         ),
     ],
 )

@@ -92,8 +92,8 @@ async def test_a_synthesiser_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"service": "flite", "voice": "hal"}, "tts.voice: Input should be 'slt', "),
-        ({"service": "espeak", "voice": "-x"}, "tts.voice: String should match pattern"),
+        ({"service": "flite", "voice": "hal"}, "tts.voice: must be 'slt', "),
+        ({"service": "espeak", "voice": "-x"}, "tts.voice: not of the right form: A language"),
         ({"service": "espeak", "speed": 3}, "tts.speed: .*; espeak has retries, service, stall, timeout, voice"),
     ],
 )

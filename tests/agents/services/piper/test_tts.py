@@ -134,5 +134,5 @@ def test_files_that_are_missing(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").touch()
     with pytest.raises(SettingsError, match=r"tts.config: .*x.onnx.json is no file"):
         service(tmp_path / "x.onnx")
-    with pytest.raises(SettingsError, match=r"tts.file: Field required"):
+    with pytest.raises(SettingsError, match=r"tts.file: missing: The voice"):
         make_service("tts", {"service": "piper"})
