@@ -82,10 +82,10 @@ def lay_under(voice: bytes, bed: bytes) -> bytes:
 
     The voice keeps its level; the bed is softened for this stretch to the room that the voice's peak leaves.
     """
-    room = FULL_SCALE - 1 - audioop.max(voice, 2)
+    room = max(0, FULL_SCALE - 1 - audioop.max(voice, 2))
     peak = audioop.max(bed, 2)
     if peak > room:
-        bed = audioop.mul(bed, 2, max(0, room) / peak)
+        bed = audioop.mul(bed, 2, room / peak)
     return audioop.add(voice, bed, 2)
 
 

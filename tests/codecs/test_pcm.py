@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from offhook.codecs.pcm import (
@@ -99,6 +99,7 @@ samples = st.integers(-32_768, 32_767)
 
 
 @given(st.lists(st.tuples(samples, samples), min_size=1, max_size=50))
+@example([(-32_768, 0)])
 def test_a_bed_never_clips_a_voice_and_never_changes_sides(pairs: list[tuple[int, int]]) -> None:
     voice, bed = [one for one, _ in pairs], [other for _, other in pairs]
     mixed = struct.unpack(f"<{len(pairs)}h", lay_under(pcm_of(*voice), pcm_of(*bed)))
