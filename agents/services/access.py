@@ -121,6 +121,17 @@ WebSocketUrl = Annotated[str, AfterValidator(_websocket_url)]
 """The same; https is taken for wss."""
 
 
+def required(remedy: str) -> AfterValidator:
+    """Marks a text that must be given: `Annotated[str, required("choose one at …")]`."""
+
+    def check(text: str) -> str:
+        if not text.strip():
+            raise ValueError(f"missing: {remedy}")
+        return text.strip()
+
+    return AfterValidator(check)
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 

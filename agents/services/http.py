@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Final, TypeVar
 
@@ -29,12 +30,17 @@ WARM_TIMEOUT: Final = 3.0
 MISSHAPEN: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """What reading an answer raises that is no JSON, or not of the shape it should have: the SDKs check no types."""
 
+LATE: Final = ("httpcore2", "anyio._backends._asyncio")
+"""What the library imports on first use, 60 ms of the event loop."""
+
 log = structlog.get_logger("offhook.agents.services")
 
 
-# Here, and not with the first client: nobody waits for an import.
-import_module("httpcore2")
+# Here, and not with the first client and its first request: nobody waits for an import.
 tls()
+for _late in LATE:
+    with suppress(ImportError):
+        import_module(_late)
 
 
 def http_client() -> httpx2.AsyncClient:

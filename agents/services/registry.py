@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points, metadata
+from importlib.metadata import EntryPoint, entry_points, metadata
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import ValidationError
@@ -27,14 +28,20 @@ MAX_PROBLEMS: Final = 5
 S = TypeVar("S", bound=Service)
 
 
+@cache
+def _points(role: Role) -> tuple[EntryPoint, ...]:
+    """What is installed, read from the disk once a host: that takes 10 ms."""
+    return tuple(entry_points(group=GROUPS[role]))
+
+
 def known_services(role: Role) -> list[str]:
     """The installed services of a role, by name."""
-    return sorted({point.name for point in entry_points(group=GROUPS[role])})
+    return sorted({point.name for point in _points(role)})
 
 
 def extra_of(role: Role, name: str) -> str | None:
     """The extra of offhook that brings what a service needs; None when it needs nothing, or is somebody else's."""
-    for point in entry_points(group=GROUPS[role]):
+    for point in _points(role):
         if point.name == name and point.module.startswith(f"{__package__}."):
             folder = point.module.removeprefix(f"{__package__}.").split(".")[0]
             return folder if folder in (metadata("offhook").get_all("Provides-Extra") or ()) else None
@@ -52,7 +59,7 @@ def service_class(role: Role, name: str) -> type[Service]:
             module, _, attribute = name.partition(":")
             found = getattr(import_module(module), attribute)
         else:
-            points = [point for point in entry_points(group=GROUPS[role]) if point.name == name]
+            points = [point for point in _points(role) if point.name == name]
             if not points:
                 known = ", ".join(known_services(role))
                 raise SettingsError(

@@ -185,12 +185,21 @@ class StreamingVoice(Voice):
     async def _ready(self) -> Line:
         """The open connection, or a new one."""
         async with self._connecting:
-            if self._closed:
-                raise ServiceError(self._service, "unavailable", "the call is over")
+            self._check()
             if self._line is None:
-                self._line = await self._connect()
+                line = await self._connect()
+                try:
+                    self._check()
+                except ServiceError:
+                    await self._hang_up(line)
+                    raise
+                self._line = line
                 self._reader = asyncio.create_task(self._read(self._line), name=f"{self._service}: voice")
             return self._line
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ServiceError(self._service, "unavailable", "the call is over")
 
     async def _read(self, line: Line) -> None:
         """Read until the line breaks, and open the next one if nobody is speaking."""

@@ -21,10 +21,10 @@ from typing import Annotated, Any, ClassVar, Final
 from cartesia import AsyncCartesia
 from cartesia.resources.tts import AsyncTTSResourceConnection
 from cartesia.types.websocket_response import Chunk, Done, Error, Timestamps
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 from websockets.exceptions import WebSocketException
 
-from offhook.agents.services.access import ApiKey, WebSocketUrl, key_from
+from offhook.agents.services.access import ApiKey, WebSocketUrl, key_from, required
 from offhook.agents.services.base import ServiceError, ServiceSettings, TextToSpeech, Word
 from offhook.agents.services.faults import kind_of_status
 from offhook.agents.services.speaking import Line, Sentence, StreamingVoice
@@ -41,10 +41,12 @@ class CartesiaSettings(ServiceSettings):
         default=SecretStr(""), validate_default=True
     )
     "From https://play.cartesia.ai/keys. Taken from the environment variable CARTESIA_API_KEY when it is not given."
-    voice: str = Field(default="", validate_default=True)
+    voice: Annotated[str, required("choose one at https://play.cartesia.ai/voices")] = Field(
+        default="", validate_default=True
+    )
     "Id of a voice, from https://play.cartesia.ai/voices."
     model: str = "sonic-3"
-    "Such as sonic-3, or a dated version of it that stays as it is."
+    "Such as sonic-3 or sonic-3.6, or a dated version that stays as it is."
     language: str = "en"
     "Language of the text, ISO 639-1."
     base_url: WebSocketUrl = "wss://api.cartesia.ai"
@@ -58,13 +60,6 @@ class CartesiaSettings(ServiceSettings):
     pronunciation_dict_id: str | None = None
     "Id of a dictionary that says how to speak names and words of the trade. Sonic 3 and later."
 
-    @field_validator("voice")
-    @classmethod
-    def _voice(cls, voice: str) -> str:
-        if not voice.strip():
-            raise ValueError("missing; choose one at https://play.cartesia.ai/voices and write its id")
-        return voice.strip()
-
 
 class CartesiaVoice(TextToSpeech):
     """Cartesia."""
@@ -76,11 +71,13 @@ class CartesiaVoice(TextToSpeech):
         super().__init__(settings)
         self.settings = settings
         self._client: AsyncCartesia | None = None
+        self._making = asyncio.Lock()
 
     async def warm(self) -> None:
         """Make the SDK's client, which reads certificates from the disk."""
-        if self._client is None:
-            self._client = await asyncio.to_thread(self._make_client)
+        async with self._making:
+            if self._client is None:
+                self._client = await asyncio.to_thread(self._make_client)
 
     async def open(self, format: AudioFormat) -> StreamingVoice:
         """A voice for one call, as `TextToSpeech` has it."""

@@ -65,7 +65,8 @@ class DeepgramSettings(ServiceSettings):
     )
     "From https://console.deepgram.com. Taken from the environment variable DEEPGRAM_API_KEY when it is not given."
     base_url: WebSocketUrl = "wss://api.deepgram.com"
-    "Where the data goes: wss://api.eu.deepgram.com keeps it in the EU; Dedicated and self-hosted have their own."
+    """Where the data goes: wss://api.eu.deepgram.com keeps it in the EU, api.au in Australia, api.in in India;
+    Dedicated and self-hosted have their own."""
     mip_opt_out: bool = False
     "Keep what is said out of Deepgram's Model Improvement Program. Changes the price."
 

@@ -192,10 +192,12 @@ class Listening(Transcription, Generic[C]):
             try:
                 fault = await self._converse(client)
             finally:
-                if fault is None:
-                    await self._hang_up(connection, client)
-                connection.transport.abort()  # what is broken gets no goodbye: the caller is still speaking
-                await connection.wait_closed()
+                try:
+                    if fault is None:
+                        await self._hang_up(connection, client)
+                finally:
+                    connection.transport.abort()  # what is broken gets no goodbye: the caller is still speaking
+                    await connection.wait_closed()
             if fault.kind not in ("unavailable", "timeout") or (again and self._clock() - began < SHORTEST_LIFE):
                 return fault
             log.warning("hearing.opened_anew", service=self._service, error=str(fault))

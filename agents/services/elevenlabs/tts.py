@@ -34,10 +34,10 @@ from elevenlabs.types import (
     WebsocketTtsServerMessageMulti,
 )
 from elevenlabs.url_utils import build_ws_url
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 from websockets.asyncio.client import ClientConnection
 
-from offhook.agents.services.access import ApiKey, WebSocketUrl, key_from
+from offhook.agents.services.access import ApiKey, WebSocketUrl, key_from, required
 from offhook.agents.services.base import FaultKind, ServiceError, ServiceSettings, TextToSpeech, Word
 from offhook.agents.services.speaking import Line, Sentence, StreamingVoice
 from offhook.agents.services.websocket import connection_options, open_socket
@@ -75,7 +75,9 @@ class ElevenLabsSettings(ServiceSettings):
     )
     """From https://elevenlabs.io/app/settings/api-keys. Taken from the environment variable ELEVENLABS_API_KEY when it
     is not given."""
-    voice: str = Field(default="", validate_default=True)
+    voice: Annotated[str, required("choose one at https://elevenlabs.io/app/voice-library")] = Field(
+        default="", validate_default=True
+    )
     "Id of a voice, from https://elevenlabs.io/app/voice-library."
     model: str = "eleven_flash_v2_5"
     "The fast ones are for the telephone: eleven_flash_v2_5, eleven_turbo_v2_5; eleven_multilingual_v2 takes its time."
@@ -99,13 +101,6 @@ class ElevenLabsSettings(ServiceSettings):
     "Whether numbers and abbreviations are written out before they are spoken; `on` costs time with the fast models."
     zero_retention: bool = False
     "Nothing of what is said is kept. Enterprise accounts only."
-
-    @field_validator("voice")
-    @classmethod
-    def _voice(cls, voice: str) -> str:
-        if not voice.strip():
-            raise ValueError("missing; choose one at https://elevenlabs.io/app/voice-library and write its id")
-        return voice.strip()
 
     @property
     def address(self) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import google.auth
@@ -21,6 +21,8 @@ from pydantic import AfterValidator
 from offhook.agents.api import SettingsError
 from offhook.agents.services.access import ApiKey, HttpUrl
 from offhook.agents.services.base import FaultKind, ServiceError, ServiceSettings
+
+C = TypeVar("C")
 
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -114,6 +116,50 @@ def open_channel(settings: GoogleSettings) -> aio.Channel | None:
     if not settings.in_the_clear:
         return None
     return aio.insecure_channel(settings.host(""), options=[("grpc.keepalive_time_ms", KEEP_ALIVE)])
+
+
+class HostClient(Generic[C]):
+    """The SDK's client that all calls of a host share.
+
+    Args:
+        own: Google's host.
+        transport, client: the SDK's classes.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        settings: GoogleSettings,
+        own: str,
+        transport: Callable[..., Any],
+        client: Callable[..., C],
+    ) -> None:
+        self._identity, self._settings, self._own = Identity(role, settings), settings, own
+        self._new_transport, self._new_client = transport, client
+        self._client: C | None = None
+        self._transport: Any = None
+        self.project = ""
+        "That of the credentials, once there is a client; '' where they do not say."
+
+    async def get(self) -> C:
+        """Raises SettingsError when there are no credentials."""
+        settings = self._settings
+        credentials: Credentials | None = None
+        if self._client is None and not settings.in_the_clear:
+            credentials, self.project = await self._identity.find()
+        if self._client is None:  # nobody else made it meanwhile
+            channel = open_channel(settings)
+            if channel is not None:
+                self._transport = self._new_transport(channel=channel)
+            else:
+                self._transport = self._new_transport(host=settings.host(self._own), credentials=credentials)
+            self._client = self._new_client(transport=self._transport)
+        return self._client
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await self._transport.close()
 
 
 def failure(service: str, error: GoogleAPICallError) -> ServiceError:

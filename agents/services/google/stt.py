@@ -42,7 +42,7 @@ from offhook.agents.services.base import (
     SpeechToText,
     Transcription,
 )
-from offhook.agents.services.google.client import GoogleSettings, Identity, failure, open_channel
+from offhook.agents.services.google.client import GoogleSettings, HostClient, failure
 from offhook.codecs.audio import L16_8K, L16_16K, PCMA, PCMU, AudioFormat, Encoding
 
 __all__ = ["GoogleSpeech"]
@@ -102,11 +102,16 @@ class GoogleSpeech(SpeechToText):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.settings = settings
-        self._identity = Identity("stt", settings)
-        self._open = settings.in_the_clear
-        if (self._open or settings.api_key is not None) and not settings.project:
+        place = "" if settings.region == "global" else f"{settings.region}-"
+        self._client = HostClient(
+            "stt",
+            settings,
+            f"{place}speech.googleapis.com",
+            SpeechGrpcAsyncIOTransport,
+            speech_v2.SpeechAsyncClient,
+        )
+        if (settings.in_the_clear or settings.api_key is not None) and not settings.project:
             raise SettingsError("stt.project: missing: an api_key does not say which project pays")
-        self._client: speech_v2.SpeechAsyncClient | None = None
         self.recognizer = ""
 
     async def warm(self) -> None:
@@ -115,27 +120,15 @@ class GoogleSpeech(SpeechToText):
 
     async def client(self) -> speech_v2.SpeechAsyncClient:
         """The host's client. Raises SettingsError."""
-        settings, project = self.settings, self.settings.project
-        if self._client is None and not self._open:
-            credentials, found = await self._identity.find()
-            project = project or found
-            if not project:
-                raise SettingsError("stt.project: missing: the credentials do not say which project pays")
-            place = "" if settings.region == "global" else f"{settings.region}-"
-            host = settings.host(f"{place}speech.googleapis.com")
-            transport = SpeechGrpcAsyncIOTransport(host=host, credentials=credentials)
-        elif self._client is None:
-            transport = SpeechGrpcAsyncIOTransport(channel=open_channel(settings))
-        if self._client is None:  # nobody else made it meanwhile
-            self._client = speech_v2.SpeechAsyncClient(transport=transport)
-            self.recognizer = f"projects/{project}/locations/{settings.region}/recognizers/_"
-        return self._client
+        client = await self._client.get()
+        project = self.settings.project or self._client.project
+        if not project:
+            raise SettingsError("stt.project: missing: the credentials do not say which project pays")
+        self.recognizer = f"projects/{project}/locations/{self.settings.region}/recognizers/_"
+        return client
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            transport: Any = client.transport
-            await transport.close()
+        await self._client.close()
 
     def config(self, format: AudioFormat) -> StreamingRecognitionConfig:
         """What the first message of a leg asks for."""

@@ -26,7 +26,7 @@ from google.cloud.texttospeech_v1.services.text_to_speech.transports import Text
 from pydantic import Field
 
 from offhook.agents.services.base import Audio, ServiceError, Spoken, TextToSpeech, Voice
-from offhook.agents.services.google.client import GoogleSettings, Identity, open_channel, translated
+from offhook.agents.services.google.client import GoogleSettings, HostClient, translated
 from offhook.codecs.audio import L16_8K, L16_16K, L16_24K, PCMA, PCMU, AudioFormat, Encoding
 from offhook.codecs.wav import WavError, parse_wav
 
@@ -64,8 +64,13 @@ class GoogleVoice(TextToSpeech):
         self.settings = settings
         self.streaming = "Chirp3-HD" in settings.voice if settings.streaming is None else settings.streaming
         self.voice = VoiceSelectionParams(name=settings.voice, language_code="-".join(settings.voice.split("-", 2)[:2]))
-        self._identity = Identity("tts", settings)
-        self._client: texttospeech_v1.TextToSpeechAsyncClient | None = None
+        self._client = HostClient(
+            "tts",
+            settings,
+            "texttospeech.googleapis.com",
+            TextToSpeechGrpcAsyncIOTransport,
+            texttospeech_v1.TextToSpeechAsyncClient,
+        )
 
     async def warm(self) -> None:
         """Find the credentials."""
@@ -73,22 +78,10 @@ class GoogleVoice(TextToSpeech):
 
     async def client(self) -> texttospeech_v1.TextToSpeechAsyncClient:
         """The host's client. Raises SettingsError."""
-        if self._client is None:
-            channel = open_channel(self.settings)
-            if channel is not None:
-                transport = TextToSpeechGrpcAsyncIOTransport(channel=channel)
-            else:
-                credentials, _ = await self._identity.find()
-                host = self.settings.host("texttospeech.googleapis.com")
-                transport = TextToSpeechGrpcAsyncIOTransport(host=host, credentials=credentials)
-            self._client = texttospeech_v1.TextToSpeechAsyncClient(transport=transport)
-        return self._client
+        return await self._client.get()
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            transport: Any = client.transport
-            await transport.close()
+        await self._client.close()
 
     async def open(self, format: AudioFormat) -> Voice:
         try:

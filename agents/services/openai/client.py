@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 
 import httpx2
 import openai
+from openai.resources.models import AsyncModels
 from pydantic import Field
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.access import ApiKey, Header, HttpUrl, plain_headers, role_key
 from offhook.agents.services.base import ServiceError, ServiceSettings
-from offhook.agents.services.http import MISSHAPEN, http_client, misread, refused
+from offhook.agents.services.http import MISSHAPEN, http_client, misread, refused, warmed
 
 OPENAI: Final = "https://api.openai.com/v1"
 
@@ -62,6 +63,17 @@ def make_client(role: str, settings: OpenAiSettings) -> openai.AsyncOpenAI:
         timeout=None,
         http_client=http_client(),
     )
+
+
+async def warm_up(service: str, client: openai.AsyncOpenAI) -> None:
+    """Open a connection by asking for the list of models."""
+    models: AsyncModels = client.models
+
+    async def ask() -> None:
+        with translated(service):
+            await models.list()
+
+    await warmed(service, ask())
 
 
 def model_of(role: str, settings: OpenAiSettings, default: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final, Literal
 
 import openai
+from openai.resources.chat.completions import AsyncCompletions
 from pydantic import Field
 
 from offhook.agents.services.access import without_secrets
@@ -23,10 +24,10 @@ from offhook.agents.services.base import (
     TextDelta,
     Usage,
 )
-from offhook.agents.services.http import Patience, log, warmed
+from offhook.agents.services.http import Patience, log
 from offhook.agents.services.messages import alternating, repaired
 from offhook.agents.services.openai.calls import CallAssembly
-from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated
+from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated, warm_up
 from offhook.agents.services.reasoning import SpokenText
 
 DEFAULT_MODEL: Final = "gpt-5.4-mini"
@@ -66,11 +67,12 @@ class OpenAi(LanguageModel):
         self._alternate = bool(settings.alternate)
         self._model = model_of("llm", settings, DEFAULT_MODEL)
         self._client = make_client("llm", settings)
-        self._chat = self._client.chat.completions  # loaded here, as that takes 40 ms, and not for the first caller
+        # By its type, which the SDK would else import on first use, for 40 ms.
+        self._chat: AsyncCompletions = self._client.chat.completions
 
     async def warm(self) -> None:
         """Open a connection by asking for the list of models."""
-        await warmed(self.name, self._models())
+        await warm_up(self.name, self._client)
 
     async def close(self) -> None:
         await self._client.close()
@@ -108,10 +110,6 @@ class OpenAi(LanguageModel):
             log.info("service.alternates", service=self.name, reason=without_secrets(error.message)[:MAX_DETAIL])
             request["extra_body"]["messages"] = turns
         return await patience.wait(self._chat.create(**request))
-
-    async def _models(self) -> None:
-        with translated(self.name):
-            await self._client.models.list()
 
     def _request(self, messages: Sequence[Message], functions: Sequence[FunctionSchema]) -> dict[str, Any]:
         settings = self.settings

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+from openai.resources.audio.audio import AsyncAudio
 from pydantic import Field
 
 from offhook.agents.services.base import (
@@ -29,8 +30,8 @@ from offhook.agents.services.base import (
     SpeechToText,
     Transcription,
 )
-from offhook.agents.services.http import Patience, warmed
-from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated
+from offhook.agents.services.http import Patience
+from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated, warm_up
 from offhook.codecs.audio import L16_8K, L16_16K, AudioFormat
 
 DEFAULT_MODEL: Final = "gpt-transcribe"
@@ -78,11 +79,12 @@ class OpenAiSpeech(SpeechToText):
         self.formats = (L16_16K, L16_8K) if settings.wideband else (L16_8K, L16_16K)
         self.model = model_of("stt", settings, DEFAULT_MODEL)
         self._client = make_client("stt", settings)
-        self._transcriptions = self._client.audio.transcriptions  # loaded here, and not for the first caller
+        audio: AsyncAudio = self._client.audio  # by its type, which the SDK would else import on first use
+        self._transcriptions = audio.transcriptions
 
     async def warm(self) -> None:
         """Open a connection by asking for the list of models."""
-        await warmed(self.name, self._models())
+        await warm_up(self.name, self._client)
 
     async def close(self) -> None:
         await self._client.close()
@@ -125,10 +127,6 @@ class OpenAiSpeech(SpeechToText):
         finally:
             await stream.close()
         return (text if whole is None else whole).strip()
-
-    async def _models(self) -> None:
-        with translated(self.name):
-            await self._client.models.list()
 
     def _request(self, audio: bytes, format: AudioFormat) -> dict[str, Any]:
         settings = self.settings

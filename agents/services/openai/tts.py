@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import Any, Final, Literal
 
+from openai.resources.audio.audio import AsyncAudio
 from pydantic import Field
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.base import Audio, ServiceError, Spoken, TextToSpeech, Voice
-from offhook.agents.services.http import Patience, warmed
-from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated
+from offhook.agents.services.http import Patience
+from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated, warm_up
 from offhook.codecs.audio import AudioFormat
 from offhook.codecs.pcm import WholeSamples
 from offhook.codecs.wav import WavError, parse_wav
@@ -53,11 +54,12 @@ class OpenAiVoice(TextToSpeech):
         if settings.voice is None and not settings.official:
             raise SettingsError(f"tts.voice: missing: name one of the voices that {settings.base_url} has")
         self._client = make_client("tts", settings)
-        self.speech = self._client.audio.speech.with_streaming_response
+        audio: AsyncAudio = self._client.audio  # by its type, which the SDK would else import on first use
+        self.speech = audio.speech.with_streaming_response
 
     async def warm(self) -> None:
         """Open a connection by asking for the list of models."""
-        await warmed(self.name, self._models())
+        await warm_up(self.name, self._client)
 
     async def close(self) -> None:
         await self._client.close()
@@ -78,10 +80,6 @@ class OpenAiVoice(TextToSpeech):
             "extra_body": settings.options,
             **{name: value for name, value in chosen.items() if value is not None},
         }
-
-    async def _models(self) -> None:
-        with translated(self.name):
-            await self._client.models.list()
 
 
 class _Voice(Voice):
