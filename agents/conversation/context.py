@@ -126,10 +126,10 @@ class Context:
         """A function has come back."""
         self._results[id] = {"role": "tool", "tool_call_id": id, "content": content}
 
-    def messages(self) -> list[Message]:
-        """Everything, ready for a language model."""
+    def messages(self, *, also: str = "") -> list[Message]:
+        """Everything, ready for a language model; `also` is what the caller seems to have said since."""
         messages: list[Message] = []
-        for entry in self._entries:
+        for entry in (*self._entries, {"role": "user", "content": also}) if also else self._entries:
             message = entry.message() if isinstance(entry, Reply) else entry
             if message is None:
                 continue

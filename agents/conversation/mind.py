@@ -264,10 +264,9 @@ class Mind:
         await self.speaker.settled(SETTLING)
         persona, message, cutter = self.persona, Reply(), SentenceCutter()
         answer.persona, answer.news = persona, self._news
-        messages: list[Message] = [{"role": "system", "content": persona.prompt}, *self.context.messages()]
-        if answer.staged:
-            messages.append({"role": "user", "content": answer.said})
-        elif answer.nudge and answer.message is None:
+        messages: list[Message] = [{"role": "system", "content": persona.prompt}]
+        messages += self.context.messages(also=answer.said if answer.staged else "")
+        if not answer.staged and answer.nudge and answer.message is None:
             messages.append({"role": "system", "content": answer.nudge})
         answer.message = message
         if not answer.staged:

@@ -71,16 +71,24 @@ class ScriptedTranscription(Transcription):
     def __init__(self, script: Script, hear: Callable[[Heard], None]) -> None:
         self.script, self.hear = script, hear
         self.pending = ""
+        "What was said since the last final."
+        self._before, self._said, self._final_words = "", "", 0
         self.bytes = 0
         self.closed = False
 
     def push(self, audio: bytes) -> None:
         self.bytes += len(audio)
 
+    def begin(self) -> None:
+        """The caller begins a sentence."""
+        self._before, self._said, self._final_words = self.pending, "", 0
+
     def say(self, text: str) -> None:
-        """The caller has said this much since the last final; it shows as a partial at once."""
-        self.pending = text
-        self.hear(Partial(text))
+        """The caller has said this much of his sentence; it shows as a partial at once."""
+        self._said = text
+        rest = " ".join(text.split()[self._final_words :])
+        self.pending = f"{self._before} {rest}".strip()
+        self.hear(Partial(self.pending))
 
     def finalize(self) -> None:
         asyncio.get_running_loop().call_later(self.script.stt_delay, self._final)
@@ -88,6 +96,7 @@ class ScriptedTranscription(Transcription):
     def _final(self) -> None:
         if not self.closed:
             text, self.pending = self.pending, ""
+            self._before, self._final_words = "", len(self._said.split())
             self.hear(Final(text, answers_finalize=True))
 
     async def close(self) -> None:
@@ -247,6 +256,8 @@ class PlayingGateway:
             self.history[message.start :] = message.messages
         elif isinstance(message, link.HangUp):
             self.loop.call_at(max(self.play_end, self.loop.time()), self.hang_up)
+        elif isinstance(message, link.Refuse | link.Failed):
+            self.loop.call_soon(self.hang_up)
         elif type(message) in self.refuse:
             self.loop.call_soon(self.session.receive, self.refuse[type(message)])
 
@@ -314,6 +325,7 @@ class PlayingGateway:
         """The caller says this; the detector notices him, words come one by one, and a short pause follows."""
         agent = self.agent
         agent.on_speech_started(self.loop.time())
+        stt.begin()
         words = text.split()
         for i in range(len(words)):
             await asyncio.sleep(seconds / len(words))
