@@ -49,7 +49,7 @@ def _key(value: SecretStr) -> SecretStr:
     return key
 
 
-ApiKey = Annotated[SecretStr, AfterValidator(_key)]
+ApiKey = Annotated[SecretStr, BeforeValidator(lambda value: "" if value is None else value), AfterValidator(_key)]
 """A key that can be sent; empty counts as none."""
 
 Header = Annotated[SecretStr, AfterValidator(_sendable)]

@@ -22,6 +22,22 @@ CONTRACTS: Final[dict[Role, type[Service]]] = {"stt": SpeechToText, "llm": Langu
 
 SUBJECT: Final = re.compile(r"^(Input|String|List|Tuple|Dictionary|Value) should")
 
+SHAPES: Final = {
+    "string_type": "must be text; put it in quotes",
+    "string_sub_type": "must be text; put it in quotes",
+    "list_type": "must be a list: [a, b]",
+    "tuple_type": "must be a list: [a, b]",
+    "dict_type": "must be a mapping of names and values",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+}
+"""What each of pydantic's errors of type is in plain words."""
+
 MAX_PROBLEMS: Final = 5
 """Told at once."""
 
@@ -120,7 +136,14 @@ def _plain(service: str, name: str, kind: str, text: str, settings: type[Service
         return f"missing: {fields[name].description}"
     if kind == "string_pattern_mismatch" and name in fields:
         return f"not of the right form: {fields[name].description}"
-    if kind in ("string_type", "string_sub_type"):
-        return "must be text; put it in quotes"
-    text = SUBJECT.sub("must", text.removeprefix("Value error, "))
+    return plain(kind, text)
+
+
+def plain(kind: str, text: str) -> str:
+    """One of pydantic's errors, by its type and message, in words that need no pydantic."""
+    if kind == "extra_forbidden":
+        return "no such setting"
+    if kind in SHAPES:
+        return SHAPES[kind]
+    text = SUBJECT.sub("must", text.removeprefix("Value error, ")).partition(" after validation")[0]
     return text if text[1:2].isupper() else text[:1].lower() + text[1:]

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import json
-from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from fakes.sockets import Connection, FakeVendor, Fault
+from websockets.asyncio.server import ServerConnection
 
 
 class Session:
     """One connection of a client."""
 
-    def __init__(self, connection: ServerConnection) -> None:
+    def __init__(self, client: Connection, connection: ServerConnection) -> None:
         self.connection = connection
-        request = connection.request
-        assert request is not None
-        self.path = urlsplit(request.path).path
-        self.parameters = {name: values[0] for name, values in parse_qs(urlsplit(request.path).query).items()}
-        self.key = request.headers.get("Authorization")
+        self.path = client.path
+        self.parameters = {name: values[0] for name, values in client.query.items()}
+        self.key = client.headers.get("Authorization")
         self.audio: list[bytes] = []
         self.orders: list[str] = []
         "Types of the messages from the client, in order."
@@ -55,7 +50,7 @@ class Session:
         self.connection.transport.abort()
 
 
-class FakeAssemblyAi:
+class FakeAssemblyAi(FakeVendor):
     """Serves /v3/ws at `url` while its `async with` block runs.
 
     Args:
@@ -75,25 +70,14 @@ class FakeAssemblyAi:
         answers: tuple[str, ...] = (),
         delay: float = 0.0,
     ) -> None:
-        self.refuse, self.begins, self.error, self.delay = refuse, begins, error, delay
+        super().__init__([Fault(status=refuse, body="refused\n")] if refuse else ())
+        self.begins, self.error, self.delay = begins, error, delay
         self.answers = list(answers)
         self.sessions: list[Session] = []
-        self._connected = asyncio.Event()
 
-    async def __aenter__(self) -> Self:
-        self._server = await serve(self._session, "127.0.0.1", 0, process_request=self._request, close_timeout=0.5)
-        self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        await self._server.wait_closed()
-
-    def _request(self, connection: ServerConnection, _: Request) -> Response | None:
-        return connection.respond(http.HTTPStatus(self.refuse), "refused\n") if self.refuse else None
-
-    async def _session(self, connection: ServerConnection) -> None:
-        session = Session(connection)
+    async def serve(self, connection: Connection) -> None:
+        assert connection.socket is not None
+        session = Session(connection, connection.socket)
         self.sessions.append(session)
         try:
             if self.error is not None:
@@ -101,7 +85,8 @@ class FakeAssemblyAi:
             elif self.begins:
                 await session.send(type="Begin", id="5e551011", expires_at=1_900_000_000)
             turns = 0
-            async for message in connection:
+            while True:
+                message = await self.received(connection)
                 if isinstance(message, bytes):
                     session.audio.append(message)
                     continue
@@ -113,7 +98,5 @@ class FakeAssemblyAi:
                     await asyncio.sleep(self.delay)
                     await session.turn(text, order=turns, end=True)
                     turns += 1
-        except ConnectionClosed:
-            pass
         finally:
             session.over.set()

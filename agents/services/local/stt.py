@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from offhook.agents.api import SettingsError
 from offhook.agents.services import base
 from offhook.agents.services.base import Heard, HearingLost, ServiceError, ServiceSettings, SpeechToText, Transcription
+from offhook.agents.services.registry import plain
 from offhook.agents.speech.grammar import Grammar, GrammarError
 from offhook.agents.speech.stt import MAX_SECONDS, Recognizer, RecognizerFailed
 from offhook.codecs.audio import L16_8K, PCMA, PCMU, AudioFormat
@@ -101,7 +102,9 @@ def _read(path: Path) -> _GrammarFile:
     except ValidationError as error:
         first: Any = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SettingsError(f"stt.file: {path}: {place}: {first['msg']}; it holds phrases and rules") from error
+        raise SettingsError(
+            f"stt.file: {path}: {place}: {plain(first['type'], first['msg'])}; it holds phrases and rules"
+        ) from error
 
 
 class _GrammarTranscription(Transcription):

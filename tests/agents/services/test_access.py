@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 import structlog
 from fakes.assemblyai import FakeAssemblyAi
@@ -14,7 +16,7 @@ from pydantic import SecretStr, TypeAdapter
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services import access
-from offhook.agents.services.access import ApiKey, HttpUrl, Languages, WebSocketUrl, found_key, without_secrets
+from offhook.agents.services.access import ApiKey, HttpUrl, Languages, WebSocketUrl, found_key, tls, without_secrets
 from offhook.agents.services.base import LanguageModel, ServiceError, ServiceSettings, SpeechToText, TextToSpeech
 from offhook.agents.services.registry import Role, make_service
 from offhook.codecs.audio import PCMU
@@ -99,7 +101,7 @@ def test_a_key_that_is_missing_names_the_remedy(
     role: Role, section: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variable = ENVIRONMENT[section["service"]]
-    for empty in ({}, {"api_key": ""}, {"api_key": " "}):
+    for empty in ({}, {"api_key": ""}, {"api_key": " "}, {"api_key": None}):
         with pytest.raises(SettingsError, match=rf"{role}.api_key: missing: make one at https://.*as {variable}"):
             make_service(role, section | empty)
     monkeypatch.setenv(variable, KEY)
@@ -146,6 +148,29 @@ async def test_a_service_that_is_not_there_does_not_show_the_key(
     assert KEY not in told(caught.value)
     assert KEY not in repr(logs) + caplog.text
     caplog.clear()  # gRPC's records hold its connections
+
+
+@pytest.mark.parametrize(("role", "section"), CLOUD, ids=NAMES)
+async def test_certificates_are_read_once_a_host(
+    role: Role, section: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading them takes 35 ms, in which no other call of the host is heard."""
+    make_service(role, section | {"api_key": KEY})
+    tls()
+    monkeypatch.setattr(ssl, "create_default_context", pytest.fail)
+    monkeypatch.setattr(httpx2, "create_ssl_context", pytest.fail)
+    service = make_service(role, section | {"api_key": KEY, "timeout": 1})
+    await service.close()
+
+
+@pytest.mark.parametrize("service", ["assemblyai", "deepgram", "deepgram-flux"])
+async def test_a_stream_reads_no_certificates(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vendor = make_service("stt", {"service": service, "api_key": KEY, "base_url": "wss://127.0.0.1:9"})
+    await vendor.warm()
+    monkeypatch.setattr(ssl, "create_default_context", pytest.fail)
+    assert isinstance(vendor, SpeechToText)
+    with pytest.raises(ServiceError, match="no connection"):
+        await vendor.open(PCMU, lambda heard: None)
 
 
 class Unanswered(Exception):

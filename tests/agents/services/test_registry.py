@@ -37,6 +37,25 @@ def test_a_class_of_ones_own() -> None:
         ("llm", {"service": "offhook.agents.echo:Nobody"}, "llm: .* cannot be imported"),
         ("llm", {"service": "offhook.nowhere:Nobody"}, "llm: offhook.nowhere:Nobody needs a package that is missing"),
         ("tts", {"service": "flite", "timeout": 0}, "tts.timeout: must be greater than 0"),
+        ("tts", {"service": "flite", "timeout": "soon"}, "^tts.timeout: must be a number$"),
+        ("tts", {"service": "flite", "retries": 1.5}, "^tts.retries: must be a whole number$"),
+        (
+            "tts",
+            {"service": "flite", "voic": "slt"},
+            r"tts.voic: no such setting; did you mean voice\? flite has retries",
+        ),
+        ("tts", {"service": "flite", "zzz": 1}, "tts.zzz: no such setting; flite has retries, "),
+        ("tts", {"service": "flite", "stall": 0, "timeout": 0}, "tts.timeout: must .*; tts.stall: must"),
+        ("tts", {"service": "piper"}, "tts.file: missing: The voice, such as"),
+        ("stt", {"service": "grammar", "phrases": "yes"}, r"stt.phrases: must be a list: \[a, b\]"),
+        ("stt", {"service": "grammar", "phrases": ["yes", 1]}, "stt.phrases.1: must be text; put it in quotes"),
+        ("stt", {"service": "grammar", "rules": []}, "stt.rules: must be a mapping of names and values"),
+        ("stt", {"service": "deepgram", "api_key": "k", "punctuate": 7}, "stt.punctuate: must be true or false"),
+        (
+            "stt",
+            {"service": "deepgram", "api_key": "k", "endpointing": 5},
+            "stt.endpointing: must .*, or must be False",
+        ),
     ],
 )
 def test_settings_that_cannot_work(role: Role, settings: dict[str, Any], message: str) -> None:

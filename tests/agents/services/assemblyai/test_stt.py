@@ -159,11 +159,18 @@ async def test_a_session_refused_after_the_handshake(code: int, kind: str) -> No
         assert caught.value.kind == kind
 
 
+async def test_too_many_sessions_are_told_from_a_wrong_key() -> None:
+    async with FakeAssemblyAi(error=(1008, "Unauthorized Connection: Too many concurrent sessions")) as fake:
+        with pytest.raises(ServiceError) as caught:
+            await Call(fake).open()
+        assert caught.value.kind == "rate_limited"
+
+
 async def test_nobody_listens() -> None:
     async with FakeAssemblyAi() as fake:
-        pass
+        call = Call(fake)
     with pytest.raises(ServiceError, match="assemblyai: unavailable: no connection"):
-        await Call(fake).open()
+        await call.open()
 
 
 async def test_a_session_that_never_begins() -> None:
