@@ -15,7 +15,6 @@ A conversation that has grown long is summarised: the oldest messages give way t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -28,6 +27,9 @@ RUNNING: Final = "(still running; its result will follow)"
 
 LOST: Final = "(not known: the line broke while it was running)"
 """The same for one whose host is gone."""
+
+MESSAGE: Final = 20
+"""Characters that stand for what each message has around its text."""
 
 CHARACTERS_PER_TOKEN: Final = 4
 """For deciding when a conversation is long: a rule of thumb for European languages, and nothing depends on it."""
@@ -159,7 +161,7 @@ class Context:
 
     def tokens(self) -> int:
         """About how long the conversation is."""
-        return sum(len(json.dumps(message, ensure_ascii=False)) for message in self.messages()) // CHARACTERS_PER_TOKEN
+        return sum(map(_length, self.messages())) // CHARACTERS_PER_TOKEN
 
     def oldest(self, keep: int) -> tuple[int, list[Message]]:
         """All but the last `keep` entries: how many entries they are, and their messages.
@@ -188,3 +190,8 @@ class Context:
 def _calls(message: Message) -> Sequence[dict[str, Any]]:
     """The functions that a message calls."""
     return message.get("tool_calls") or ()
+
+
+def _length(message: Message) -> int:
+    calls = sum(len(call["function"]["name"]) + len(call["function"]["arguments"]) for call in _calls(message))
+    return MESSAGE + len(message.get("content") or "") + calls

@@ -75,12 +75,11 @@ async def dial() -> AsyncIterator[Dial]:
         await gateway.answer()
         return phones[-1]
 
+    await close_shared()  # tests of settings alone leave services behind
     yield dial
     for phone in phones:
         await phone.gateway.close()
-    for model in SmartTurn._shared.values():
-        model.close()
-    SmartTurn._shared.clear()
+    SmartTurn.close_shared()
     assistant._turn_model.cache_clear()
     await close_shared()
     scripts.clear()

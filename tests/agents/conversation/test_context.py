@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
-from offhook.agents.conversation.context import RUNNING, Context, Reply
+from offhook.agents.conversation.context import LOST, RUNNING, Context, Reply
 from offhook.agents.services.base import FunctionCall
 
 
@@ -97,3 +98,53 @@ def test_the_oldest_part_gives_way_to_a_summary() -> None:
         "answer 5",
     ]
     assert context.tokens() < before
+
+
+def test_what_is_still_open_is_not_summarised() -> None:
+    context = Context()
+    context.caller("Hello")
+    context.reply(Reply([Said("Hello.", settled=True)], [FunctionCall("c1", "book", "{}")]))
+    for i in range(4):
+        context.caller(f"question {i}")
+        context.reply(Reply([Said(f"answer {i}", settled=True)]))
+    assert context.oldest(2)[0] == 1
+    context.result("c1", "booked")
+    assert context.oldest(2)[0] == 8
+
+
+def test_calls_of_functions_that_share_an_id_get_their_own() -> None:
+    context = Context()
+    first = [context.own_id(FunctionCall("f", name, "{}")) for name in ("a", "b")]
+    nameless = context.own_id(FunctionCall("", "c", "{}"))
+    assert [call.id for call in (*first, nameless)] == ["f", "f_2", "call"]
+    context.reply(Reply([], [*first, nameless]))
+    again = Context(context.messages())
+    assert again.own_id(FunctionCall("f", "a", "{}")).id == "f_3"
+
+
+def test_a_function_that_ran_when_its_host_was_lost_is_not_waited_for() -> None:
+    context = Context()
+    context.caller("Book it")
+    context.reply(Reply([], [FunctionCall("c1", "book", "{}"), FunctionCall("c2", "mail", "{}")]))
+    context.result("c2", "sent")
+    again = Context(context.messages())
+    assert [message["content"] for message in again.messages() if message["role"] == "tool"] == [LOST, "sent"]
+
+
+def test_what_the_caller_seems_to_say_is_one_message_with_what_he_said() -> None:
+    context = Context()
+    context.caller("I would like")
+    assert context.messages(also="a table.") == [{"role": "user", "content": "I would like a table."}]
+    assert context.messages() == [{"role": "user", "content": "I would like"}]
+
+
+def test_a_long_conversation_costs_little() -> None:
+    context = Context()
+    for i in range(100):
+        context.caller(f"This is the question number {i}, and it is about as long as questions are.")
+        context.reply(Reply([Said(f"This is sentence {n} of the answer.", settled=True) for n in range(3)]))
+    context.changes()
+    began = time.perf_counter()
+    for _ in range(20):
+        assert context.changes() is None
+    assert (time.perf_counter() - began) / 20 < 0.002, "it is asked for with every change of a call"
