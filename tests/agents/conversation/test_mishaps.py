@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.conversation import Script, ScriptedSession, ScriptedTranscription, call, services
+from fakes.conversation import PlayingGateway, Script, ScriptedSession, ScriptedTranscription, call, services
 from fakes.phone import Dial, Phone
+from fakes.scripted import Reports, Tts, fault
 
 from offhook.agents import Assistant, link, tool
 from offhook.agents.conversation.personas import HANDED_OVER
 from offhook.agents.services.base import Message, ServiceError, TextDelta
+from offhook.agents.services.resilience import ResilientTextToSpeech
+from offhook.agents.sound import load
+from offhook.codecs.audio import PCMA, PCMU
 from offhook.codecs.pcm import tone
 
 pytestmark = [pytest.mark.virtual_time, pytest.mark.own_tasks("the fixture hangs up and waits for the agent to go")]
@@ -340,3 +344,27 @@ async def test_a_sound_that_has_gone_does_not_end_the_call(dial: Dial, tmp_path:
     await phone.quiet()
     assert phone.texts == ["Fine."]
     assert str(file) in phone.gateway.notes("sound_missing")[0]["error"]
+
+
+async def test_a_carrier_that_answers_in_another_format_gets_the_greeting_in_it(dial: Dial) -> None:
+    phone = await dial()
+    settings = {**phone.gateway.agent.settings, "greeting": "Hello, this is Acme.", "sound": {"ambience": "office"}}
+    gateway = PlayingGateway(Assistant, settings)
+    try:
+        await asyncio.sleep(1)
+        gateway.session.receive(link.Answered(gateway.loop.time(), "pcma/8000"))
+        await asyncio.sleep(3)
+        (said,) = gateway.said
+        assert said.outcome == "played"
+        assert gateway.of(link.Bed)[0].audio == load("office", PCMA)
+    finally:
+        await gateway.close()
+
+
+async def test_a_voice_knows_when_another_one_stands_in() -> None:
+    down, other = Tts("down", [fault("rejected")]), Tts("other", [b"\x20" * 160])
+    voice = await ResilientTextToSpeech([down, other], Reports()).open(PCMU)
+    assert voice.first_choice
+    assert [piece async for piece in voice.synthesize("Hello.")]
+    assert not voice.first_choice
+    await voice.close()
