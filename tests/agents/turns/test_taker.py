@@ -13,7 +13,6 @@ from offhook.agents.turns.events import (
     Decision,
     EndTurn,
     Finalize,
-    Interrupt,
     Prepare,
     Resume,
 )
@@ -641,33 +640,3 @@ def test_an_illegal_step_raises_and_changes_nothing() -> None:
     with pytest.raises(IllegalStepError, match="'end' from 'quiet'"):
         taker._go(Step.END)
     assert taker.floor is Floor.QUIET
-
-
-# --- another service takes over -------------------------------------------------------
-
-
-def test_a_service_that_does_not_end_turns_takes_over_in_the_middle_of_one() -> None:
-    ladder = Ladder(end="service", stt_ends_turns=True).speaks(1.0).partial(1.5, "When do you open?")
-    ladder.at(1.6, ladder.taker.service_changed, False, True)
-    assert ladder.taker.end == "transcript"
-    ladder.stops(2.0).until(5.0)
-    (ended,) = [decision for _, decision in ladder.made if isinstance(decision, EndTurn)]
-    assert (ended.text, ended.why) == ("When do you open?", "complete")
-    ladder.at(6.0, ladder.taker.service_changed, True, True)
-    assert ladder.taker.end == "service"
-
-
-def test_a_service_without_partials_takes_over() -> None:
-    ladder = Ladder(end="transcript")
-    ladder.at(0.5, ladder.taker.agent_speaking, True)
-    ladder.at(0.9, ladder.taker.service_changed, False, False)
-    ladder.speaks(1.0).until(2.5)
-    assert any(isinstance(decision, Interrupt) for _, decision in ladder.made), "a long voice is no noise for it"
-
-
-def test_the_model_that_is_there_is_asked_when_a_service_no_longer_ends_turns() -> None:
-    ladder = Ladder(stt_ends_turns=True, has_model=True)
-    assert ladder.taker.end == "service"
-    ladder.at(0.5, ladder.taker.service_changed, False, True)
-    ladder.speaks(1.0, 1.5).until(1.7)
-    assert any(isinstance(decision, AskModel) for _, decision in ladder.made)
