@@ -47,7 +47,7 @@ from offhook.agents.functions.call_tools import call_tools
 from offhook.agents.functions.http import SHARED
 from offhook.agents.functions.toolbox import mcp_servers
 from offhook.agents.link import UtteranceEnded
-from offhook.agents.services.base import ServiceError
+from offhook.agents.services.base import Service, ServiceError
 from offhook.agents.services.resilience import ResilientModel, ResilientSpeechToText
 from offhook.agents.services.shared import begin_warming, close_shared, services_of
 from offhook.agents.turns.events import Decision, Discard, EndTurn, Hold, Interrupt, Prepare, Resume
@@ -138,10 +138,7 @@ class Assistant(Agent):
     @classmethod
     def warm(cls, settings: dict[str, Any]) -> None:
         options = read_settings({**cls._attributes(), **settings})
-        for section in (options.llm, *(persona.llm for persona in options.agents.values() if persona.llm)):
-            services_of("llm", section)
-        for section in (options.tts, *(persona.tts for persona in options.agents.values() if persona.tts)):
-            services_of("tts", section)
+        _services(options)
         stt = services_of("stt", options.stt)[0]
         call_tools(options.call_tools, transfer_to=options.transfer_to)
         mcp_servers(options.mcp)
@@ -157,12 +154,7 @@ class Assistant(Agent):
     @classmethod
     async def get_ready(cls, settings: dict[str, Any]) -> None:
         options = read_settings({**cls._attributes(), **settings})
-        services = [
-            *services_of("stt", options.stt),
-            *services_of("llm", options.llm),
-            *services_of("tts", options.tts),
-        ]
-        await asyncio.wait([begin_warming(service) for service in services])
+        await asyncio.wait([begin_warming(service) for service in _services(options)])
 
     @classmethod
     async def shut_down(cls) -> None:
@@ -539,6 +531,18 @@ def _reasons(errors: BaseExceptionGroup[ServiceError]) -> Iterator[str]:
             yield from _reasons(error)
         else:
             yield str(error)
+
+
+def _services(options: AssistantSettings) -> list[Service]:
+    """Every service that calls with these settings may use."""
+    others = [*options.agents.values(), *options.listeners]
+    models = [options.llm, *(other.llm for other in others if other.llm)]
+    voices = [options.tts, *(persona.tts for persona in options.agents.values() if persona.tts)]
+    return [
+        *services_of("stt", options.stt),
+        *(service for section in models for service in services_of("llm", section)),
+        *(service for section in voices for service in services_of("tts", section)),
+    ]
 
 
 @cache

@@ -29,7 +29,8 @@ MANNER: Final = (
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # Errors do not show what was given: it may be a key in the wrong place.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class IdleSettings(_Section):
