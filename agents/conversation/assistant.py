@@ -40,7 +40,12 @@ from offhook.agents.conversation.ears import Ears
 from offhook.agents.conversation.listeners import Inject, Listener, Score, Stop
 from offhook.agents.conversation.mind import Mind
 from offhook.agents.conversation.personas import Cast
-from offhook.agents.conversation.settings import AssistantSettings, read_settings
+from offhook.agents.conversation.settings import (
+    AssistantSettings,
+    ListenerSettings,
+    PersonaSettings,
+    read_settings,
+)
 from offhook.agents.conversation.speaker import Line, Speaker
 from offhook.agents.functions import toolbox
 from offhook.agents.functions.call_tools import call_tools
@@ -535,7 +540,7 @@ def _reasons(errors: BaseExceptionGroup[ServiceError]) -> Iterator[str]:
 
 def _services(options: AssistantSettings) -> list[Service]:
     """Every service that calls with these settings may use."""
-    others = [*options.agents.values(), *options.listeners]
+    others: list[PersonaSettings | ListenerSettings] = [*options.agents.values(), *options.listeners]
     models = [options.llm, *(other.llm for other in others if other.llm)]
     voices = [options.tts, *(persona.tts for persona in options.agents.values() if persona.tts)]
     return [
