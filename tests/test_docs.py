@@ -48,7 +48,9 @@ def pages(reference: ModuleType) -> dict[str, str]:
 # --- made from the code -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "cli.md", "link.md", "limits.md", "metrics.md", "services.md"])
+@pytest.mark.parametrize(
+    "name", ["assistant.md", "configuration.md", "cli.md", "link.md", "limits.md", "metrics.md", "services.md"]
+)
 def test_reference_pages_are_what_the_code_says(name: str, pages: dict[str, str]) -> None:
     assert set(pages) == {path.name for path in (DOCS / "reference").glob("*.md")}
     assert (DOCS / "reference" / name).read_text() == pages[name], "run `make docs`"

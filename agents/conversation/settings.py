@@ -129,6 +129,7 @@ class AssistantSettings(_Section):
 
     turns: TurnSettings = TurnSettings()
     vad: Literal["silero", "webrtc"] = "silero"
+    """Detector of the caller's voice; webrtc costs next to nothing and takes noise for speech far more often."""
     noise: str | dict[str, Any] = ""
     """Noise filter before everything that listens, such as `rnnoise`, or `{filter: NAME, …}`; empty: none."""
     interruptible_greeting: bool = True
@@ -147,6 +148,7 @@ class AssistantSettings(_Section):
     max_minutes: float = Field(default=0, ge=0)
     """After which the call is brought to an end; 0: the gateway's limit alone."""
     time_is_up: str = "I'm afraid our time is up. Goodbye."
+    """Said then."""
     idle: IdleSettings = IdleSettings()
     context: ContextSettings = ContextSettings()
     sound: SoundSettings = SoundSettings()

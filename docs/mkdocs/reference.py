@@ -25,6 +25,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from offhook.agents import link
+from offhook.agents.conversation.settings import AssistantSettings
+from offhook.agents.functions.mcp import McpSettings
 from offhook.agents.services.base import ServiceSettings
 from offhook.agents.services.registry import Role, extra_of, known_services, service_class
 from offhook.gateway.cli import app
@@ -41,6 +43,7 @@ MADE = "<!-- Written by docs/mkdocs/reference.py from the code; run `make docs` 
 def pages() -> dict[str, str]:
     """File name below docs/reference → its text."""
     return {
+        "assistant.md": assistant(),
         "configuration.md": configuration(),
         "cli.md": commands(),
         "link.md": messages(),
@@ -262,6 +265,25 @@ def _service(role: Role, name: str) -> Iterator[str]:
         common = ServiceSettings.model_fields.get(key)
         if common is None or (not common.is_required() and field.default != common.default):
             yield _row(found.Settings, key, field)
+
+
+# --- the assistant ------------------------------------------------------------------
+
+
+def assistant() -> str:
+    """Every setting of an assistant."""
+    out = [
+        MADE,
+        "# Settings of an assistant\n\n",
+        "What stands beside `kind: assistant`; what it is for: [The assistant](../assistant.md).\n\n",
+        "| key | type | default | meaning |\n|---|---|---|---|\n",
+        *(_row(AssistantSettings, name, field) for name, field in AssistantSettings.model_fields.items()),
+    ]
+    for name, field in AssistantSettings.model_fields.items():
+        for path, model in _models(name, field.annotation):
+            out += _section(path, model)
+    out += _section("mcp[]", McpSettings)
+    return "".join(out)
 
 
 # --- the agent link -----------------------------------------------------------------
