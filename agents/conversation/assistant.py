@@ -235,7 +235,7 @@ class Assistant(Agent):
         for task in self._closing:
             task.cancel()
         # All at once: each may take seconds, and there are five for everything.
-        await asyncio.gather(
+        results = await asyncio.gather(
             self.ears.close(),
             *(listener.close() for listener in self._listeners),
             self.speaker.close(),
@@ -246,6 +246,8 @@ class Assistant(Agent):
         )
         if self._filter is not None:
             self._filter.close()
+        if faults := [result for result in results if isinstance(result, Exception)]:
+            raise ExceptionGroup("the assistant did not close well", faults)
 
     # --- what happens on the line
 

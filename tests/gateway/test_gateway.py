@@ -610,6 +610,8 @@ async def test_a_public_url_that_no_carrier_can_connect_to_ends_the_call_with_a_
         answer = await web.post(f"{gateway.url}/twilio/voice", data=form, headers=signed)
         assert (answer.status_code, answer.text) == (500, "this call cannot be answered\n")
         assert (await web.get(f"{gateway.url}/readyz")).json()["active"] == 0
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.exit() == 0  # the log is written beside the call: now all of it is there
     assert "wss" in gateway.log()
 
 
