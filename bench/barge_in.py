@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import httpx
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from fakes.served import served
 
 from offhook.gateway.store import Store
 from offhook.qa.simulator import CarrierSimulator
@@ -32,8 +30,6 @@ from offhook.qa.voice import Voice
 
 VOICES = (("flite", "rms"), ("flite", "slt"), ("flite", "awb"), ("flite", "kal"), ("espeak-ng", "en-us"))
 LINES = ("Excuse me, can I ask something?", "Wait a moment.", "No, that is wrong.", "Hold on please.", "Stop.")
-
-PUBLIC = "https://voice.example.com"
 
 MONOLOGUE = """
 import asyncio, time
@@ -72,14 +68,6 @@ class Monologue(Agent):
 """
 
 
-def free_port() -> int:
-    """A TCP port nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 async def one_call(simulator: CarrierSimulator, index: int, each: int) -> list[tuple[float, float]]:
     """Ring, interrupt a few times, hang up; gives (clear, silence) in ms of each interruption."""
     voice = Voice(*VOICES[index % len(VOICES)])
@@ -103,40 +91,14 @@ async def one_call(simulator: CarrierSimulator, index: int, each: int) -> list[t
 async def measure(args: argparse.Namespace, folder: Path) -> None:
     """Run the gateway and the calls; print the table."""
     (folder / "monologue.py").write_text(MONOLOGUE)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    async with CarrierSimulator("twilio", f"{url}/twilio/voice", "token", public_url=PUBLIC) as simulator:
-        account = {"account_sid": simulator.carrier.account, "auth_token": "token", "api_base": simulator.api_base}
-        config = {
-            "public_url": PUBLIC,
-            "listen": {"port": port},
-            "data_dir": str(folder / "var"),
-            "carriers": {"twilio": account},
-            "agents": {"talker": {"kind": "monologue:Monologue", "isolation": "host"}},
-            "routes": [{"number": "*", "agent": "talker"}],
-            "log": {"level": "error"},
-        }
-        (folder / "config.yaml").write_text(json.dumps(config))
-        command = [sys.executable, "-m", "offhook.gateway", "serve", "--config", str(folder / "config.yaml")]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            async with asyncio.timeout(30), httpx.AsyncClient() as web:
-                while True:
-                    try:
-                        if (await web.get(f"{url}/readyz")).status_code == 200:
-                            break
-                    except httpx.TransportError:
-                        await asyncio.sleep(0.1)
-            room = asyncio.Semaphore(args.at_once)
+    async with served(folder, {"kind": "monologue:Monologue", "isolation": "host"}) as simulator:
+        room = asyncio.Semaphore(args.at_once)
 
-            async def run(index: int) -> list[tuple[float, float]]:
-                async with room:
-                    return await one_call(simulator, index, args.each)
+        async def run(index: int) -> list[tuple[float, float]]:
+            async with room:
+                return await one_call(simulator, index, args.each)
 
-            parts = await asyncio.gather(*(run(index) for index in range(args.calls)))
-        finally:
-            process.send_signal(signal.SIGINT)
-            await asyncio.to_thread(process.wait, 20)
+        parts = await asyncio.gather(*(run(index) for index in range(args.calls)))
     found = [pair for part in parts for pair in part]
     store = Store(f"sqlite+aiosqlite:///{folder / 'var' / 'calls.db'}")
     await store.open_existing()
