@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from fakes.cartesia import FakeCartesia
 from fakes.deepgram import FakeDeepgram
 from fakes.openai import FakeOpenAi, Text
-from fakes.served import served
+from fakes.served import served, services
 from fakes.sockets import Manner
 
 from offhook.gateway.store import Store
@@ -104,9 +104,7 @@ async def one_case(case: Case, calls: int, folder: Path) -> dict[str, Any]:
         agent = {
             "kind": "assistant",
             "prompt": "You answer.",
-            "stt": {"service": "deepgram", "api_key": "k", "base_url": deepgram.url},
-            "llm": {"service": "openai", "model": "m", "api_key": "k", "base_url": f"{openai.url}/v1"},
-            "tts": {"service": "cartesia", "api_key": "k", "voice": "v", "base_url": cartesia.url},
+            **services(deepgram, openai, cartesia),
             "turns": case.turns,
         }
         if case.inside:
@@ -166,9 +164,9 @@ async def recorded(folder: Path) -> list[dict[str, Any]]:
 
 
 def q(values: Sequence[float], share: float) -> float:
-    """A quantile."""
+    """A quantile; 0 of nothing."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 async def main() -> None:

@@ -19,7 +19,6 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +26,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from conversation import q
 from fakes.cartesia import FakeCartesia
 from fakes.deepgram import FakeDeepgram
 from fakes.openai import FakeOpenAi, Text
-from fakes.served import served
+from fakes.served import served, services
 from fakes.sockets import Manner
 
 from offhook.qa import sounds
@@ -124,9 +124,7 @@ async def main() -> None:
                 "kind": "assistant",
                 "prompt": "You talk.",
                 "greeting": MONOLOGUE,
-                "stt": {"service": "deepgram", "api_key": "k", "base_url": deepgram.url},
-                "llm": {"service": "openai", "model": "m", "api_key": "k", "base_url": f"{openai.url}/v1"},
-                "tts": {"service": "cartesia", "api_key": "k", "voice": "v", "base_url": cartesia.url},
+                **services(deepgram, openai, cartesia),
                 "turns": {"interrupt": args.interrupt},
             }
             async with served(Path(folder), agent) as simulator:
@@ -161,12 +159,6 @@ async def main() -> None:
             }
         )
     )
-
-
-def q(values: Sequence[float], share: float) -> float:
-    """A quantile."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from fakes.cartesia import FakeCartesia
 from fakes.deepgram import FakeDeepgram
 from fakes.openai import FakeOpenAi, Text
-from fakes.served import served
+from fakes.served import served, services
 from fakes.sockets import Manner
 
 from offhook.agents.host import resident_bytes
@@ -55,9 +55,7 @@ async def main() -> None:
             agent = {
                 "kind": "assistant",
                 "prompt": "You answer.",
-                "stt": {"service": "deepgram", "api_key": "k", "base_url": deepgram.url},
-                "llm": {"service": "openai", "model": "m", "api_key": "k", "base_url": f"{openai.url}/v1"},
-                "tts": {"service": "cartesia", "api_key": "k", "voice": "v", "base_url": cartesia.url},
+                **services(deepgram, openai, cartesia),
                 "turns": {"end": args.end},
                 "idle": {"after": 300},
             }

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fakes.sockets import FakeVendor
+from fakes.web import LanguageServer
 
 from offhook.qa.simulator import CarrierSimulator
 
@@ -26,6 +28,15 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def services(deepgram: FakeVendor, openai: LanguageServer, cartesia: FakeVendor) -> dict[str, Any]:
+    """The sections of an assistant whose vendors are these fakes."""
+    return {
+        "stt": {"service": "deepgram", "api_key": "k", "base_url": deepgram.url},
+        "llm": {"service": "openai", "model": "m", "api_key": "k", "base_url": f"{openai.url}/v1"},
+        "tts": {"service": "cartesia", "api_key": "k", "voice": "v", "base_url": cartesia.url},
+    }
 
 
 @asynccontextmanager

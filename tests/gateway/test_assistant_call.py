@@ -11,7 +11,7 @@ import pytest
 from fakes.cartesia import FakeCartesia
 from fakes.deepgram import FakeDeepgram
 from fakes.openai import Call, FakeOpenAi, Text
-from fakes.served import served
+from fakes.served import served, services
 from fakes.sockets import Manner
 
 from offhook.gateway.store import Store
@@ -62,9 +62,7 @@ async def test_a_whole_call(tmp_path: Path) -> None:
             "isolation": "host",
             "prompt": "You run a restaurant.",
             "greeting": "Good day, this is the restaurant.",
-            "stt": {"service": "deepgram", "api_key": "k", "base_url": deepgram.url},
-            "llm": {"service": "openai", "model": "m", "api_key": "k", "base_url": f"{openai.url}/v1"},
-            "tts": {"service": "cartesia", "api_key": "k", "voice": "v", "base_url": cartesia.url},
+            **services(deepgram, openai, cartesia),
             "turns": {"end": "transcript"},
         }
         voice = Voice("flite", "slt")
