@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -17,13 +16,11 @@ from offhook.agents.flow import script
 from offhook.agents.flow.script import Action, Script, Wait
 from offhook.agents.flow.settings import FlowSettings, load
 from offhook.agents.receptionist.agent import recognizer
+from offhook.agents.speech.sentence import IncomingSentence
 from offhook.agents.speech.stt import RecognizerFailed
 from offhook.agents.speech.tts import prerender, synthesize
-from offhook.codecs.audio import FRAME_MS, L16_8K, PCMU
+from offhook.codecs.audio import L16_8K, PCMU
 from offhook.codecs.pcm import tone
-
-PREROLL: Final = 0.4
-"""Seconds of audio before the detector noticed speech that belong to the word: its first consonant."""
 
 MAX_SENTENCE: Final = 10.0
 """Seconds of speech that are listened to; a line that never falls silent, such as a television, is no answer."""
@@ -67,9 +64,7 @@ class Flow(Agent):
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self._keys = 0
         "Keys among the events that wait."
-        self._frames: deque[bytes] = deque(maxlen=int(PREROLL * 1000) // FRAME_MS)
-        self._sentence: list[bytes] = []
-        self._talking = False
+        self._sentence = IncomingSentence(MAX_SENTENCE)
         self._for_words = False
         "The current step listens to words."
         self._saying: list[Utterance] = []
@@ -101,21 +96,15 @@ class Flow(Agent):
     # --- what happens on the line
 
     def on_audio(self, audio: bytes) -> None:
-        if self._talking:
-            if len(self._sentence) * FRAME_MS < MAX_SENTENCE * 1000:
-                self._sentence.append(audio)
-        else:
-            self._frames.append(audio)
+        self._sentence.push(audio)
 
     def on_speech_started(self, at: float) -> None:
-        self._sentence += self._frames
-        self._frames.clear()
-        self._talking = True
+        self._sentence.begin()
         if self._for_words and self._speaking:
             self.call.clear()
 
     def on_speech_stopped(self, at: float) -> None:
-        self._talking = False
+        self._sentence.pause()
         self._events.put_nowait(_Stopped(at))
 
     def on_dtmf(self, digit: str) -> None:
@@ -173,11 +162,11 @@ class Flow(Agent):
 
     def _listen(self, wait: Wait) -> None:
         self._for_words = wait.grammar is not None
-        if not self._talking:
-            self._sentence = []
+        if not self._sentence.talking:
+            self._sentence.forget()
 
     async def _say(self, action: script.Say | script.Play, *, may_skip: bool) -> None:
-        if may_skip and action.interrupt and (self._keys or (self._for_words and self._talking)):
+        if may_skip and action.interrupt and (self._keys or (self._for_words and self._sentence.talking)):
             return  # the caller knows the way already
         marks, self._marks = self._marks, {}
         if marks:
@@ -208,7 +197,7 @@ class Flow(Agent):
         """Wait for the caller; gives what the script makes of it."""
         quiet_since = _now()
         while True:
-            if self._talking and self._for_words:
+            if self._sentence.talking and self._for_words:
                 left = MAX_SENTENCE
             elif self._speaking:
                 left = None  # its end comes as an event
@@ -218,8 +207,9 @@ class Flow(Agent):
             actions: list[Action] | None = None
             if event is None:
                 self._marks = {}
-                if self._talking and self._for_words:
-                    self._talking, self._sentence = False, []
+                if self._sentence.talking and self._for_words:
+                    self._sentence.pause()
+                    self._sentence.forget()
                     actions = self._script.said(None)
                 else:
                     actions = self._script.timed_out()
@@ -247,9 +237,9 @@ class Flow(Agent):
 
     async def _understand(self, wait: Wait, stopped: _Stopped) -> list[Action] | None:
         """What was said, if it is over and words count here."""
-        frames, pcm = len(self._sentence), b"".join(self._sentence)
+        frames, pcm = len(self._sentence), self._sentence.pcm
         if wait.grammar is None or not pcm:
-            self._sentence = []
+            self._sentence.forget()
             return None
         known = _now()
         try:
@@ -257,9 +247,9 @@ class Flow(Agent):
         except RecognizerFailed as error:
             self.call.note("recogniser_failed", error=str(error))
             return self._script.said(None)
-        if self._talking or len(self._sentence) > frames:  # it is longer by now; its end is yet to come
+        if self._sentence.talking or len(self._sentence) > frames:  # it is longer by now; its end is yet to come
             return None
-        self._sentence = []
+        self._sentence.forget()
         self._marks = {"caller_stopped": stopped.at, "turn_ended": known, "understood": _now()}
         self.call.transcript("caller", heard.text or "(not understood)")
         return self._script.said(None if heard.meaning is None else heard.meaning.answer)
@@ -273,14 +263,14 @@ class Flow(Agent):
             await self._next(None)
         began = silent_since = _now()
         while (left := began + record.seconds - _now()) > 0:
-            if not self._talking:
+            if not self._sentence.talking:
                 left = min(left, max(0.0, silent_since + record.pause - _now()))
             event = await self._next(left)
-            if isinstance(event, _Key) or (event is None and not self._talking):
+            if isinstance(event, _Key) or (event is None and not self._sentence.talking):
                 break
             if isinstance(event, _Stopped):
                 silent_since = _now()
-        self._sentence = []
+        self._sentence.forget()
         return _now() - began
 
 

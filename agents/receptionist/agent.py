@@ -10,20 +10,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
 from offhook.agents.api import Agent, AgentCall, SettingsError, Utterance
 from offhook.agents.receptionist import dialogue as script
 from offhook.agents.receptionist.dialogue import Action, Conversation, Dialogue, Listen
+from offhook.agents.speech.sentence import IncomingSentence
 from offhook.agents.speech.stt import Heard, Recognizer, RecognizerFailed
 from offhook.agents.speech.tts import prerender, synthesize
-from offhook.codecs.audio import FRAME_MS, L16_8K
+from offhook.codecs.audio import L16_8K
 from offhook.codecs.pcm import tone
-
-PREROLL: Final = 0.4
-"""Seconds of audio before the detector noticed speech that belong to the sentence: its first consonant."""
 
 MAX_SENTENCE: Final = 20.0
 """Seconds of one sentence that are kept."""
@@ -100,9 +97,7 @@ class Receptionist(Agent):
         self._dialogue, self._silence, self.vad = _read(settings)
         self._talk = Conversation(self._dialogue)
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
-        self._frames: deque[bytes] = deque(maxlen=int(PREROLL * 1000) // FRAME_MS)
-        self._sentence: list[bytes] = []
-        self._talking = False
+        self._sentence = IncomingSentence(MAX_SENTENCE)
         self._saying: list[Utterance] = []
         self._marks: dict[str, float] = {}
         self._refused = asyncio.Event()
@@ -125,22 +120,16 @@ class Receptionist(Agent):
     # --- what happens on the line
 
     def on_audio(self, audio: bytes) -> None:
-        if self._talking:
-            if len(self._sentence) * FRAME_MS < MAX_SENTENCE * 1000:
-                self._sentence.append(audio)
-        else:
-            self._frames.append(audio)
+        self._sentence.push(audio)
 
     def on_speech_started(self, at: float) -> None:
-        self._sentence += self._frames  # also after a pause: the next word begins in there
-        self._frames.clear()
-        self._talking = True
+        self._sentence.begin()
         if self._speaking:
             self.call.clear()
         self._events.put_nowait(_Started(at))
 
     def on_speech_stopped(self, at: float) -> None:
-        self._talking = False
+        self._sentence.pause()
         self._events.put_nowait(_Stopped(at, time.monotonic()))
 
     def on_dtmf(self, digit: str) -> None:
@@ -198,7 +187,7 @@ class Receptionist(Agent):
             self.call.turn(utterance, **self._marks)
         self._marks = {}
         self._saying.append(utterance)
-        if self._talking:  # the caller began while this was being made
+        if self._sentence.talking:  # the caller began while this was being made
             self.call.clear()
 
     async def _hear(self, listen: Listen) -> list[Action]:
@@ -211,11 +200,12 @@ class Receptionist(Agent):
             if event is None:
                 if typing:
                     return self._talk.typed()
-                if not self._talking and not self._speaking:
+                if not self._sentence.talking and not self._speaking:
                     return self._talk.silent()
-                if len(self._sentence) * FRAME_MS >= MAX_SENTENCE * 1000:
+                if self._sentence.full:
                     # A line that never falls silent, such as a television: speak over it, and go by keys.
-                    self._talking, self._sentence = False, []
+                    self._sentence.pause()
+                    self._sentence.forget()
                     return self._talk.missed()
             elif isinstance(event, _Key):
                 self._marks = {"caller_stopped": time.monotonic(), "turn_ended": time.monotonic()}
@@ -238,20 +228,20 @@ class Receptionist(Agent):
     async def _understand(self, listen: Listen, stopped: _Stopped) -> list[Action] | None:
         """Make something of the sentence so far; None: the caller goes on speaking, or it was nothing."""
         frames = len(self._sentence)
-        pcm = b"".join(self._sentence)
+        pcm = self._sentence.pcm
         if listen.grammar is None or not pcm:  # nothing: it was understood with the sentence before
-            self._sentence = []
+            self._sentence.forget()
             return None
         try:
             heard = await recognizer().recognize(listen.grammar, pcm)
         except RecognizerFailed as error:
             self.call.note("recogniser_failed", error=str(error))
             heard = Heard("", 0.0, None)
-        if self._talking or len(self._sentence) > frames:  # it is longer by now; its end is yet to come
+        if self._sentence.talking or len(self._sentence) > frames:  # it is longer by now; its end is yet to come
             return None
         if heard.meaning is None and await self._goes_on():
             return None
-        self._sentence = []
+        self._sentence.forget()
         self._marks = {
             "caller_stopped": stopped.at,
             "turn_ended": stopped.known,
@@ -265,21 +255,21 @@ class Receptionist(Agent):
         """Give a caller who paused in the middle a moment; True when speech or a key came in it."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
-        while not self._talking and (left := deadline - loop.time()) > 0:
+        while not self._sentence.talking and (left := deadline - loop.time()) > 0:
             event = await self._next(left)
             if isinstance(event, _Started):
                 return True
             if isinstance(event, _Key):
-                self._sentence = []
+                self._sentence.forget()
                 self._events.put_nowait(event)
                 return True
-        return self._talking
+        return self._sentence.talking
 
     async def _record(self, seconds: float) -> list[Action]:
         """Let the caller leave a message; it is in the call's recording."""
         for utterance in self._saying:
             await utterance
-        if not self._talking:
+        if not self._sentence.talking:
             beep = self.call.speak(tone(1000, 0.3, 8000), text="(tone)")
             self._saying.append(beep)
             await beep
@@ -287,10 +277,10 @@ class Receptionist(Agent):
             self._events.get_nowait()
         began = time.monotonic()
         while (left := began + seconds - time.monotonic()) > 0:
-            event = await self._next(min(left, MESSAGE_PAUSE) if not self._talking else left)
-            if isinstance(event, _Key) or (event is None and not self._talking):
+            event = await self._next(min(left, MESSAGE_PAUSE) if not self._sentence.talking else left)
+            if isinstance(event, _Key) or (event is None and not self._sentence.talking):
                 break
-        self._sentence = []
+        self._sentence.forget()
         return self._talk.recorded(time.monotonic() - began)
 
 
