@@ -1,10 +1,11 @@
 """The contract between a carrier's adapter and the gateway.
 
-A carrier has two faces. Over HTTP it posts webhooks and takes orders (hang up, transfer, dial); over a
-media socket it carries one call's audio. `Provider` is the first face, `MediaStream` the second. Neither
-does I/O on the media path: a `MediaStream` takes messages and `now` and gives events, and gives the
-messages to send. The gateway owns sockets, clocks and tasks. Only `CarrierControl` talks to the network,
-through the vendor's SDK, off the event loop.
+A carrier has two faces: it rings and takes orders (hang up, transfer, dial), and it carries one call's audio.
+`Provider` is the first face, `MediaStream` the second. Calls arrive in one of three ways: a webhook comes before
+the media socket (`WebhookProvider`: Twilio, Plivo), the media socket is itself the call (`SocketProvider`:
+Asterisk, FreeSWITCH), or signalling has a protocol of its own (SIP). None does I/O on the media path: a
+`MediaStream` takes messages and `now` and gives events, and gives the messages to send. The gateway owns
+sockets, clocks and tasks. Only `CarrierControl` talks to the network.
 
 How to add a carrier: `providers/README.md`.
 """
@@ -164,7 +165,15 @@ class HangUpAnswer:
     """End the call."""
 
 
-Answer = StreamAnswer | RejectAnswer | SayAnswer | DialAnswer | HangUpAnswer
+@dataclass(frozen=True, slots=True)
+class AcceptAnswer:
+    """Answer the call; its audio needs no address of ours, for it comes with the call itself."""
+
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    "What the agent wants the carrier to be told with the answer."
+
+
+Answer = StreamAnswer | AcceptAnswer | RejectAnswer | SayAnswer | DialAnswer | HangUpAnswer
 
 
 # --- the media face -----------------------------------------------------------------
@@ -172,6 +181,12 @@ Answer = StreamAnswer | RejectAnswer | SayAnswer | DialAnswer | HangUpAnswer
 
 class StreamEvent(msgspec.Struct, frozen=True):
     """Something the carrier's media socket told us."""
+
+
+class CallOffered(StreamEvent, frozen=True):
+    """A call rings on a socket that is the call itself. Given at most once, before StreamStarted."""
+
+    incoming: IncomingCall
 
 
 class StreamStarted(StreamEvent, frozen=True):
@@ -207,6 +222,12 @@ class MarkReached(StreamEvent, frozen=True):
     "True when a clear, not playing, brought the mark back."
 
 
+class HoldChanged(StreamEvent, frozen=True):
+    """The caller put us on hold, or took us back. On hold nothing is heard from either side."""
+
+    held: bool
+
+
 class ClearConfirmed(StreamEvent, frozen=True):
     """The carrier says that it has emptied its buffer."""
 
@@ -215,6 +236,8 @@ class StreamEnded(StreamEvent, frozen=True):
     """The stream is over. Given exactly once, whether `stop`, a close, or both arrived."""
 
     reason: Literal["stop", "transport-lost", "protocol-error"]
+    detail: str = ""
+    "The carrier's own cause, such as `Q.850 16 Normal call clearing`; for the record."
 
 
 class ProtocolFault(StreamEvent, frozen=True):
@@ -251,13 +274,21 @@ FAULT_KINDS = frozenset(
 """Every `kind` a ProtocolFault may carry; metrics are labelled with it."""
 
 
+class Binary(bytes):
+    """A message that goes out as a binary WebSocket message; plain bytes go out as text."""
+
+    __slots__ = ()
+
+
 class MediaStream(ABC):
     """One carrier media socket, without the socket. Not thread-safe; never blocks.
 
     The gateway calls `receive` for every message and acts on the events in order; what the other methods
-    return is sent as it is, one WebSocket text message an item, in order. Nothing is sent before
-    `StreamStarted`.
+    return is sent as it is, one message an item, in order. Nothing is sent before `StreamStarted`.
     """
+
+    silent: bool = False
+    "True while no audio of the caller is expected, as on hold; the line then is not taken for dead."
 
     format: AudioFormat
     "What the stream carries; valid after StreamStarted."
@@ -290,7 +321,26 @@ class MediaStream(ABC):
 
     @abstractmethod
     def send_dtmf(self, digits: str) -> bytes | None:
-        """One message that plays DTMF to the caller; None when the carrier cannot do it on the stream."""
+        """One message that plays DTMF to the caller; None when the carrier cannot do it on the stream.
+
+        Empty when the stream sees to it itself.
+        """
+
+
+class DirectStream(MediaStream):
+    """A media socket that is the call: it rings with CallOffered and is answered or refused on the socket."""
+
+    @abstractmethod
+    def accept(self, answer: AcceptAnswer, now: float) -> tuple[Sequence[bytes], Sequence[StreamEvent]]:
+        """Answer the call: messages to send, and the events it makes (StreamStarted, if that is not yet to come)."""
+
+    @abstractmethod
+    def refuse(self, answer: Answer) -> Sequence[bytes]:
+        """Messages that refuse the call; the socket is closed after them."""
+
+    @abstractmethod
+    def hang_up(self) -> Sequence[bytes]:
+        """Messages that end the call; the socket is closed after them. Empty when closing is enough."""
 
 
 # --- control ------------------------------------------------------------------------
@@ -314,7 +364,10 @@ class CarrierControl(ABC):
 
     @abstractmethod
     async def dial(self, to: str, from_number: str, *, answer_url: str, status_url: str, ring_timeout: int = 60) -> str:
-        """Place an outbound call; returns the carrier's id of it (see IncomingCall.outbound_id)."""
+        """Place an outbound call; returns the carrier's id of it (see IncomingCall.outbound_id).
+
+        A carrier without webhooks has no use for the URLs.
+        """
 
     @abstractmethod
     async def send_dtmf(self, carrier_call_id: str, digits: str) -> bool:
@@ -344,21 +397,26 @@ class Webhook:
 
 
 class Provider(ABC):
-    """One carrier: its webhooks, its signatures, its markup, its media stream and its API."""
+    """One carrier, however its calls arrive."""
 
     name: ClassVar[str]
     "The key under `carriers:` and the first segment of every path."
     Settings: ClassVar[type[BaseModel]]
     "The model of the section under `carriers:`; secrets are SecretStr."
-    webhooks: ClassVar[Sequence[Webhook]]
-    media_path: ClassVar[str]
-    "Path of the media socket, ending in `/{token}`."
 
     control: CarrierControl
 
     @abstractmethod
     def __init__(self, settings: BaseModel) -> None:
         """Take the validated Settings. No I/O."""
+
+
+class WebhookProvider(Provider):
+    """A carrier that asks a webhook what to do with a call: signatures, markup, media stream and API."""
+
+    webhooks: ClassVar[Sequence[Webhook]]
+    media_path: ClassVar[str]
+    "Path of the media socket, ending in `/{token}`."
 
     @abstractmethod
     def verify(self, request: CarrierRequest) -> None:
@@ -384,3 +442,20 @@ class Provider(ABC):
     @abstractmethod
     def stream(self, *, expect_call_id: str) -> MediaStream:
         """A fresh stream for a socket whose token belongs to this call; another call's start ends it."""
+
+
+class SocketProvider(Provider):
+    """A carrier (a PBX, as a rule) whose media WebSocket is itself the incoming call."""
+
+    socket_path: ClassVar[str]
+    "Path of the media socket below public_url, such as /asterisk/media. The path may go on after it with a slash."
+    subprotocols: ClassVar[Sequence[str]]
+    "Those we speak, best first; of those the peer offers one is chosen, and none offered is fine."
+
+    @abstractmethod
+    def verify_upgrade(self, request: CarrierRequest) -> None:
+        """Raise CarrierAuthError unless the peer may open a call (password, bearer token). Constant-time compare."""
+
+    @abstractmethod
+    def open(self, request: CarrierRequest) -> DirectStream:
+        """A fresh stream for an upgrade that was verified."""

@@ -19,8 +19,8 @@ from offhook.providers.base import (
     CarrierRequest,
     CarrierResponse,
     IncomingCall,
-    Provider,
     Webhook,
+    WebhookProvider,
 )
 from offhook.providers.plivo import answer as xml
 from offhook.providers.plivo import auth
@@ -119,7 +119,7 @@ class Nonces:
         return now - first > REPEAT_WINDOW
 
 
-class PlivoProvider(Provider):
+class PlivoProvider(WebhookProvider):
     """Plivo Voice with bidirectional audio streaming."""
 
     name: ClassVar[str] = "plivo"

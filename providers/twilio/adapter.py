@@ -14,8 +14,8 @@ from offhook.providers.base import (
     CarrierRequest,
     CarrierResponse,
     IncomingCall,
-    Provider,
     Webhook,
+    WebhookProvider,
 )
 from offhook.providers.settings import CarrierSettings, Secret, Secrets, plain
 from offhook.providers.twilio import answer as twiml
@@ -68,7 +68,7 @@ class TwilioSettings(CarrierSettings):
         return self
 
 
-class TwilioProvider(Provider):
+class TwilioProvider(WebhookProvider):
     """Twilio Programmable Voice with bidirectional Media Streams."""
 
     name: ClassVar[str] = "twilio"

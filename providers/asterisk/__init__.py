@@ -1,0 +1,1 @@
+"""Asterisk: AudioSocket, chan_websocket and ARI."""

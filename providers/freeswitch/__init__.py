@@ -1,0 +1,1 @@
+"""FreeSWITCH: mod_audio_fork, jambonz and mod_audio_stream."""

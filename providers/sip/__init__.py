@@ -1,0 +1,1 @@
+"""SIP: messages, transactions, dialogs and calls, without any carrier between."""
