@@ -212,6 +212,8 @@ class DtmfReceived(StreamEvent, frozen=True):
 
     digit: str
     "One of 0-9, A-D, * or #."
+    duration_ms: int = 0
+    "How long the key was held; 0 when the carrier does not say."
 
 
 class MarkReached(StreamEvent, frozen=True):
@@ -230,6 +232,12 @@ class HoldChanged(StreamEvent, frozen=True):
 
 class ClearConfirmed(StreamEvent, frozen=True):
     """The carrier says that it has emptied its buffer."""
+
+
+class MessagesDue(StreamEvent, frozen=True):
+    """Messages the stream held back that may go now, or that time has made due; sent as they are, in order."""
+
+    messages: tuple[bytes, ...]
 
 
 class StreamEnded(StreamEvent, frozen=True):
@@ -309,11 +317,17 @@ class MediaStream(ABC):
 
     @abstractmethod
     def media(self, payload: bytes) -> bytes:
-        """One message that appends audio, in `format`, to the carrier's play-out queue."""
+        """One message that appends audio, in `format`, to the carrier's play-out queue.
+
+        Empty when the stream keeps it for a later message (see MessagesDue); an empty message is not sent.
+        """
 
     @abstractmethod
     def mark(self, name: str) -> bytes | None:
-        """One message that asks to be told when everything before it was played; None: the carrier has no marks."""
+        """One message that asks to be told when everything before it was played; None: the carrier has no marks.
+
+        Empty when the stream keeps it for later.
+        """
 
     @abstractmethod
     def clear(self, now: float) -> Sequence[bytes]:
@@ -325,6 +339,10 @@ class MediaStream(ABC):
 
         Empty when the stream sees to it itself.
         """
+
+    def quality(self) -> Mapping[str, float]:
+        """How well the audio came through (`loss_percent`, `jitter_ms`, `rtt_ms`, `mos`); empty: nobody knows."""
+        return {}
 
 
 class DirectStream(MediaStream):
