@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
 
 from offhook.agents.link import CallInfo, UtteranceEnded
@@ -110,6 +110,13 @@ class AgentCall(ABC):
         """Loop this sound, in the carrier's `format`, under everything from now on; empty: silence again."""
 
     @abstractmethod
+    def set_attributes(self, values: Mapping[str, str]) -> None:
+        """What the carrier is to be told about the call, such as SIP headers; see a trunk's `attributes`.
+
+        Set before the answer they go with the answer, later with the transfer or the hang-up.
+        """
+
+    @abstractmethod
     def service(self, role: Literal["stt", "llm", "tts"], name: str, ttfb: float, fault: str, detail: str) -> None:
         """Report what a service did: seconds to its first result, or the kind of its fault."""
 
@@ -176,6 +183,9 @@ class Agent:
         self._digits.append(digit)
         if self._digit_waiter is not None and not self._digit_waiter.done():
             self._digit_waiter.set_result(None)
+
+    def on_hold(self, held: bool) -> None:
+        """The caller put the call on hold, or is back. What is said meanwhile waits."""
 
     def on_utterance_started(self, utterance: Utterance) -> None:
         """The first audio of an utterance went to the carrier, at `utterance.started_at`."""

@@ -96,6 +96,12 @@ class Dtmf(Message, frozen=True, tag="dtmf"):
     digit: str
 
 
+class Held(Message, frozen=True, tag="held"):
+    """The caller put the call on hold, or is back. What is said meanwhile waits."""
+
+    held: bool
+
+
 class UtteranceStarted(Message, frozen=True, tag="utterance.started"):
     """The first audio of an utterance went to the carrier."""
 
@@ -237,6 +243,13 @@ class Bed(Message, frozen=True, tag="bed"):
     gain: float = 1.0
 
 
+class Attributes(Message, frozen=True, tag="attributes"):
+    """What the carrier is to be told about the call, such as SIP headers with the answer, a transfer or the hang-up."""
+
+    values: dict[str, str]
+    "Attribute of the trunk's `attributes`, or name of a header that the trunk passes on → value."
+
+
 class Service(Message, frozen=True, tag="service"):
     """What a speech or language service did, for metrics and the record."""
 
@@ -293,7 +306,7 @@ class Retire(Message, frozen=True, tag="host.retire"):
     """Exit when the last call is over."""
 
 
-ToAgent = Offer | Answered | Dtmf | UtteranceStarted | UtteranceEnded | OrderRefused | Over
+ToAgent = Offer | Answered | Dtmf | Held | UtteranceStarted | UtteranceEnded | OrderRefused | Over
 FromAgent = (
     Ready
     | Refuse
@@ -308,6 +321,7 @@ FromAgent = (
     | Note
     | Context
     | Bed
+    | Attributes
     | Service
     | Failed
 )

@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, Protocol
 
 from offhook.agents import link
@@ -198,6 +198,8 @@ class AgentSession(AgentCall):
             self._answered.set()
         elif isinstance(message, link.Dtmf):
             self._guard(agent.on_dtmf, message.digit)
+        elif isinstance(message, link.Held):
+            self._guard(agent.on_hold, message.held)
         elif isinstance(message, link.UtteranceStarted):
             if (utterance := self._utterances.get(message.utterance)) is not None:
                 utterance.started_at = message.at
@@ -287,6 +289,9 @@ class AgentSession(AgentCall):
             self._beds.clear()  # the gateway has forgotten the oldest by now: each is sent again when it is wanted
         self._beds.add(digest)
         self._order(link.Bed(digest, b"" if known else audio, gain))
+
+    def set_attributes(self, values: Mapping[str, str]) -> None:
+        self._order(link.Attributes(dict(values)))
 
     def service(self, role: Literal["stt", "llm", "tts"], name: str, ttfb: float, fault: str, detail: str) -> None:
         self._order(link.Service(role, name, round(ttfb * 1000, 1), fault, detail))

@@ -61,6 +61,11 @@ class AudioFormat:
         """One 20 ms frame of silence."""
         return {"pcmu": b"\xff", "pcma": b"\xd5", "l16": b"\0"}[self.encoding] * self.frame_bytes
 
+    def hush(self, seconds: float) -> bytes:
+        """So much silence, rounded down to whole samples."""
+        size, frame = self.size(seconds), self.silence
+        return (frame * (size // len(frame) + 1))[:size]
+
     def duration(self, size: int) -> float:
         """Seconds that `size` bytes of this format last."""
         return size / (self.rate * self.sample_bytes)

@@ -16,11 +16,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from offhook.gateway.direct import DirectLine
 from offhook.gateway.media_socket import EXTENSION, MediaWebSocketProtocol
 from offhook.gateway.metrics import Metrics
 from offhook.gateway.reasons import EndedBy, EndReason
 from offhook.gateway.switchboard import DrainingError, ReplayedWebhookError, Switchboard
-from offhook.providers.base import CarrierAuthError, CarrierProtocolError, CarrierRequest, Provider, Webhook
+from offhook.providers.base import (
+    CarrierAuthError,
+    CarrierProtocolError,
+    CarrierRequest,
+    Provider,
+    SocketProvider,
+    Webhook,
+    WebhookProvider,
+)
 
 log = structlog.get_logger("offhook.gateway.app")
 
@@ -45,8 +54,13 @@ class App:
             Route("/readyz", self._ready),
             Route("/metrics", self._scrape),
         ]
-        self._media: list[tuple[str, Provider]] = []
+        self._media: list[tuple[str, WebhookProvider]] = []
+        self._direct: list[SocketProvider] = []
         for provider in board.providers.values():
+            if isinstance(provider, SocketProvider):
+                self._direct.append(provider)
+            if not isinstance(provider, WebhookProvider):
+                continue
             routes += [
                 Route(webhook.path, self._webhook(provider, webhook), methods=["GET", "POST"])
                 for webhook in provider.webhooks
@@ -86,7 +100,7 @@ class App:
 
     # --- webhooks
 
-    def _webhook(self, provider: Provider, webhook: Webhook) -> Callable[[Request], Awaitable[Response]]:
+    def _webhook(self, provider: WebhookProvider, webhook: Webhook) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             started = asyncio.get_running_loop().time()
             try:
@@ -110,7 +124,7 @@ class App:
 
         return endpoint
 
-    async def _answer(self, provider: Provider, webhook: Webhook, request: CarrierRequest) -> Response:
+    async def _answer(self, provider: WebhookProvider, webhook: Webhook, request: CarrierRequest) -> Response:
         provider.verify(request)
         if webhook.kind == "incoming":
             incoming = provider.incoming(request)
@@ -158,28 +172,32 @@ class App:
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         path: str = scope["path"]
+        for provider in self._direct:
+            if path == provider.socket_path or path.startswith(provider.socket_path + "/"):
+                await self._direct_socket(provider, scope, send)
+                return
         found = next((item for item in self._media if path.startswith(item[0])), None)
         if found is None:
             await send({"type": "websocket.close"})  # before accept: 403
             return
-        prefix, provider = found
+        prefix, carrier = found
         board = self._board
         token = path[len(prefix) :]
         try:
-            provider.verify_upgrade(self._as_carrier_request("GET", "ws", scope))
+            carrier.verify_upgrade(self._as_carrier_request("GET", "ws", scope))
         except CarrierAuthError as error:
-            self._unauthorized(provider, prefix, scope["client"], error)
+            self._unauthorized(carrier, prefix, scope["client"], error)
             await send({"type": "websocket.close"})
             return
         call = board.redeem(token)
-        if call is None or call.provider is not provider:
-            self._metrics.unauthorized(provider.name)
-            log.warning("media socket with an unknown or used token", carrier=provider.name)
+        if call is None or call.provider is not carrier:
+            self._metrics.unauthorized(carrier.name)
+            log.warning("media socket with an unknown or used token", carrier=carrier.name)
             await send({"type": "websocket.close"})
             return
         await send({"type": "websocket.accept"})
         socket: MediaWebSocketProtocol = scope["extensions"][EXTENSION]
-        stream = provider.stream(expect_call_id=call.incoming.carrier_call_id)
+        stream = carrier.stream(expect_call_id=call.incoming.carrier_call_id)
         gone = socket.attach(call.connect(socket, stream))
 
         def no_start() -> None:
@@ -192,6 +210,22 @@ class App:
             call.socket_closed(await gone)
         finally:
             timer.cancel()
+
+    async def _direct_socket(self, provider: SocketProvider, scope: Scope, send: Send) -> None:
+        """A media socket that is the call itself."""
+        request = self._as_carrier_request("GET", "ws", scope)
+        try:
+            provider.verify_upgrade(request)
+        except CarrierAuthError as error:
+            self._unauthorized(provider, provider.socket_path, scope["client"], error)
+            await send({"type": "websocket.close"})
+            return
+        offered = scope["subprotocols"]
+        chosen = next((name for name in provider.subprotocols if name in offered), None)
+        await send({"type": "websocket.accept", "subprotocol": chosen})
+        socket: MediaWebSocketProtocol = scope["extensions"][EXTENSION]
+        line = DirectLine(self._board, provider, provider.open(request), socket)
+        line.lost(await socket.attach(line.receive))
 
 
 class _TooLargeError(Exception):

@@ -18,11 +18,11 @@ from offhook.agents import link
 from offhook.codecs.audio import L16_8K, AudioFormat
 from offhook.codecs.convert import convert_all
 from offhook.gateway.bed import CallBeds
+from offhook.gateway.call_keys import Keys
 from offhook.gateway.call_plan import APOLOGY, OFFERED, TRANSFER_BUDGET, CallPlan, Departure
 from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
 from offhook.gateway.latency import CallerVoice, Turns
-from offhook.gateway.media_socket import MediaWebSocketProtocol
-from offhook.gateway.orders import MAX_KEYS_AT_ONCE, NOT_UP
+from offhook.gateway.orders import NOT_UP
 from offhook.gateway.playout import Playout
 from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason, end_of_stream
 from offhook.gateway.takeover import BUDGET as TAKEOVER_BUDGET
@@ -31,8 +31,10 @@ from offhook.providers.base import (
     Answer,
     ClearConfirmed,
     DialAnswer,
+    DirectStream,
     DtmfReceived,
     HangUpAnswer,
+    HoldChanged,
     IncomingCall,
     MarkReached,
     MediaReceived,
@@ -45,6 +47,7 @@ from offhook.providers.base import (
 )
 
 if TYPE_CHECKING:
+    from offhook.gateway.direct import MediaSocket
     from offhook.gateway.hosts import AgentLeg
     from offhook.gateway.recording import Recording
     from offhook.gateway.switchboard import Switchboard
@@ -79,8 +82,11 @@ class Call:
         self._lost: tuple[EndReason, str] | None = None
         self.memory = Memory()
         "What the agent has said of the conversation, for one that must go on with it."
+        self.attributes: dict[str, str] = {}
+        "What the agent wants the carrier to be told about the call, where the carrier takes such things."
         self._takeovers = Takeovers(plan.max_takeovers)
-        self._socket: MediaWebSocketProtocol | None = None
+        self._keys = Keys(self, board)
+        self._socket: MediaSocket | None = None
         self._close_code = 1006
         self._playout: Playout | None = None
         self._beds = CallBeds(board.sounds)
@@ -108,6 +114,15 @@ class Call:
         return self.state is CallState.RESUMING or (self.state is CallState.RINGING and not self.answer.done())
 
     @property
+    def on_hold(self) -> bool:
+        """True while no audio of the caller is to be expected."""
+        return self.stream is not None and self.stream.silent
+
+    @property
+    def _format(self) -> AudioFormat:
+        return OFFERED if self._playout is None or self.stream is None else self.stream.format
+
+    @property
     def playout(self) -> Playout | None:
         """The way out, once the carrier's stream has started."""
         return self._playout
@@ -128,9 +143,14 @@ class Call:
         if not self.answer.done():
             self.answer.set_result(answer)
 
+    def announce(self, reason: EndReason, answer: Answer, detail: str = "") -> None:
+        """Answer without an agent: the caller hears the plan's apology, and is then transferred or hung up."""
+        self._lost = (reason, detail)
+        self.answered(answer)
+
     # --- the carrier's side
 
-    def connect(self, socket: MediaWebSocketProtocol, stream: MediaStream) -> Callable[[bytes, bool], None]:
+    def connect(self, socket: MediaSocket, stream: MediaStream) -> Callable[[bytes, bool], None]:
         """Take the media socket; gives what takes its messages."""
         self._socket, self.stream = socket, stream
         receive, receive_binary, event = stream.receive, stream.receive_binary, self.carrier_event
@@ -140,7 +160,7 @@ class Call:
             self.last_heard = now = clock()
             for what in receive(data, now) if is_text else receive_binary(data, now):
                 if type(what) is MediaReceived:
-                    self._media(what, now)
+                    self.media(what, now)
                 else:
                     event(what)
 
@@ -156,7 +176,8 @@ class Call:
         if self._socket is not None:
             self._socket.send_message(message)
 
-    def _media(self, media: MediaReceived, now: float) -> None:
+    def media(self, media: MediaReceived, now: float) -> None:
+        """Audio of the caller."""
         if not self.live:
             return
         self.frames_in += 1
@@ -166,38 +187,35 @@ class Call:
         agent = self._agent
         if agent is not None and self.state is not CallState.RESUMING:
             if media.lost_ms:
-                agent.audio(self._silence(media.lost_ms / 1000))
+                assert self.stream is not None
+                agent.audio(self.stream.format.hush(min(media.lost_ms / 1000, MAX_LOST_FILL)))
             agent.audio(media.payload)
 
-    def _silence(self, seconds: float) -> bytes:
-        assert self.stream is not None
-        frame = self.stream.format.silence
-        size = self.stream.format.size(min(seconds, MAX_LOST_FILL))
-        return (frame * (size // len(frame) + 1))[:size]
-
     def carrier_event(self, event: StreamEvent) -> None:
-        """Anything of the carrier's but audio."""
+        """Anything of the carrier's; of its audio `media` is the short way."""
         if self.state is CallState.ENDED:
             return
         if isinstance(event, MediaReceived):
-            self._media(event, self._loop.time())
-        elif isinstance(event, MarkReached):
-            if self._playout is not None:
-                self._playout.mark_reached(event.name, event.cleared)
+            self.media(event, self._loop.time())
+        elif isinstance(event, MarkReached) and self._playout is not None:
+            self._playout.mark_reached(event.name, event.cleared)
         elif isinstance(event, DtmfReceived):
             self.note("dtmf", {"digit": event.digit})
             if self.state is CallState.RESUMING:
                 self._takeovers.missed(link.Dtmf(event.digit))
             else:
-                self._tell(link.Dtmf(event.digit))
+                self.tell(link.Dtmf(event.digit))
         elif isinstance(event, StreamStarted):
             self._started(event)
         elif isinstance(event, ProtocolFault):
             self._fault(event)
         elif isinstance(event, StreamEnded):
-            self._stream_ended(event.reason)
+            self._stream_ended(event.reason, event.detail)
+        elif isinstance(event, HoldChanged):
+            self.note("hold", {"held": event.held})
+            self.tell(link.Held(event.held))
         else:
-            assert isinstance(event, ClearConfirmed), event
+            assert isinstance(event, ClearConfirmed | MarkReached), event
 
     def _started(self, event: StreamStarted) -> None:
         assert self.stream is not None
@@ -214,7 +232,7 @@ class Call:
         if self._lost is not None:
             self.agent_lost(*self._lost)
             return
-        self._tell(link.Answered(at=now, format="" if format == OFFERED else str(format)))
+        self.tell(link.Answered(at=now, format="" if format == OFFERED else str(format)))
 
     def _start_recording(self, format: AudioFormat) -> None:
         self.recording = self._board.open_recording(self, format)
@@ -235,7 +253,7 @@ class Call:
         if fault.close_code:
             self.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER, fault.kind, close_code=fault.close_code)
 
-    def _stream_ended(self, reason: str) -> None:
+    def _stream_ended(self, reason: str, cause: str) -> None:
         departure = self._departure
         if self.state is CallState.LEAVING and departure is not None:
             if departure.to and not isinstance(self.after, DialAnswer):
@@ -246,7 +264,8 @@ class Call:
                     self.note("transfer", {"to": departure.to, "ok": True}, sync=True)
                 self._conclude(departure)
         else:
-            self.end(*end_of_stream(reason, self._close_code, self._loop.time() - self.last_heard))
+            why, by, detail = end_of_stream(reason, self._close_code, self._loop.time() - self.last_heard)
+            self.end(why, by, cause or detail)
 
     def socket_closed(self, code: int) -> None:
         """The media socket is gone."""
@@ -278,8 +297,7 @@ class Call:
             case link.Clear():
                 self._barge_in()
             case link.Turn():
-                format = OFFERED if self.stream is None else self.stream.format
-                self._turns.turn(self._caller_voice.refine(message, format))
+                self._turns.turn(self._caller_voice.refine(message, self._format))
             case link.Transcript(role, text):
                 if not (role == "agent" and message.utterance):  # those come with the utterance, as heard
                     self.note("transcript", {"role": role, "text": text, "utterance": message.utterance})
@@ -288,6 +306,9 @@ class Call:
             case link.Context(start, messages):
                 self.memory.put(start, messages)
                 self.note("context", {"start": start, "messages": messages})
+            case link.Attributes(values):
+                self.attributes.update(values)
+                self.note("attributes", {"values": values})
             case link.Service():
                 self._board.service(self, message)
             case link.Note(name, data):
@@ -297,7 +318,7 @@ class Call:
             case link.Transfer(to, after_speech):
                 self._agent_transfer(to, after_speech)
             case link.SendDtmf(digits):
-                self._send_dtmf(digits)
+                self._keys.press(digits)
             case link.Failed(error, traceback):
                 self.note("agent.failed", {"error": error, "traceback": traceback})
                 self.agent_lost(EndReason.AGENT_CRASHED, error)
@@ -337,9 +358,7 @@ class Call:
         self._departure = Departure(reason, by, detail, to=self.plan.fallback_transfer)
         self._playout.clear()
         if self.plan.apology:
-            self._playout.speak(APOLOGY, "(apology)")
-            self._playout.audio(convert_all(self.plan.apology, L16_8K, self.stream.format))
-            self._playout.spoken(APOLOGY)
+            self._playout.say(APOLOGY, "(apology)", convert_all(self.plan.apology, L16_8K, self.stream.format))
         self._depart_when_heard()
 
     def _resume(self, reason: EndReason, detail: str) -> None:
@@ -362,15 +381,16 @@ class Call:
         self.log.info("another agent took over", agent=self.plan.agent, **resumed)
         self.note("resumed", resumed)
         self._board.metrics.takeover("resumed")
-        self._tell(link.Answered(at=now))
+        self.tell(link.Answered(at=now))
         for key in self._takeovers.keys:
-            self._tell(key)
+            self.tell(key)
 
     def _not_resumed(self) -> None:
         if self.state is CallState.RESUMING:
             self.agent_lost(EndReason.AGENT_NOT_READY, f"not ready within {TAKEOVER_BUDGET:g} s")
 
-    def _tell(self, message: link.ToAgent) -> None:
+    def tell(self, message: link.ToAgent) -> None:
+        """Send the agent an event, where there is one."""
         if self._agent is not None:
             self._agent.event(message)
 
@@ -395,11 +415,10 @@ class Call:
             self._board.barged_in(self)
 
     def _lay_bed(self, message: link.Bed) -> None:
-        format = self.stream.format if self._playout is not None and self.stream is not None else OFFERED
-        if not self._beds.receive(message, format):
+        if not self._beds.receive(message, self._format):
             self.note("fault", {"kind": "unknown-bed", "detail": f"sound {message.sound!r} never came", "count": 1})
         if self._playout is not None:
-            self._playout.lay(self._beds.bed(format))
+            self._playout.lay(self._beds.bed(self._format))
 
     def _agent_transfer(self, to: str, after_speech: bool) -> None:
         if self.state is CallState.LEAVING:
@@ -408,39 +427,16 @@ class Call:
         if refusal:
             self.log.warning("transfer denied", to=to, route=self.plan.route, reason=refusal)
             self.note("transfer", {"to": to, "ok": False, "error": refusal})
-            self._tell(link.OrderRefused("transfer", refusal))
+            self.tell(link.OrderRefused("transfer", refusal))
             return
         self._leave(Departure(EndReason.TRANSFERRED, EndedBy.AGENT, to=to), after_speech)
-
-    def _send_dtmf(self, digits: str) -> None:
-        refusal = self.plan.orders.dtmf(digits) if self.state is CallState.LIVE else NOT_UP
-        if refusal:
-            self.log.warning("keys denied", route=self.plan.route, reason=refusal)
-            self._keys_pressed(digits, refusal)
-            return
-        message = self.stream.send_dtmf(digits) if self.stream is not None else None
-        if message is not None:
-            self.send(message)
-            self._keys_pressed(digits, "")
-        else:
-            self._board.run(self._dtmf_by_api(digits), f"call-{self.id}:dtmf")
-
-    async def _dtmf_by_api(self, digits: str) -> None:
-        order = self.provider.control.send_dtmf(self.incoming.carrier_call_id, digits)
-        ok = await self._board.order(self, "dtmf", order)
-        self._keys_pressed(digits, "" if ok else f"{self.provider.name} cannot send DTMF on a live stream")
-
-    def _keys_pressed(self, digits: str, error: str) -> None:
-        self.note("dtmf.send", {"digits": digits[:MAX_KEYS_AT_ONCE], "ok": not error, "error": error})
-        if error:
-            self._tell(link.OrderRefused("dtmf.send", error))
 
     # --- playout's side
 
     def utterance_started(self, utterance: int, at: float) -> None:
         """The first audio of an utterance left."""
         self._turns.started(utterance, at)
-        self._tell(link.UtteranceStarted(utterance, at))
+        self.tell(link.UtteranceStarted(utterance, at))
 
     def utterance_voiced(self, utterance: int, at: float) -> None:
         """The first voiced frame of an utterance left."""
@@ -464,7 +460,7 @@ class Call:
             },
         )
         if ended.utterance != APOLOGY:
-            self._tell(ended)
+            self.tell(ended)
 
     def audio_sent(self, payload: bytes, play_at: float) -> None:
         """Audio left; a recording puts itself here."""
@@ -510,13 +506,9 @@ class Call:
         answer = DialAnswer(departure.to, caller_id=self.incoming.to_number)
         self.after = answer
         self._transferring = True
-        ok = await self._board.order(
-            self,
-            "transfer",
-            self.provider.control.transfer(
-                self.incoming.carrier_call_id, answer, fetch_url=self._board.after_url(self.provider)
-            ),
-        )
+        id, after_url = self.incoming.carrier_call_id, self._board.after_url(self.provider)
+        order = self.provider.control.transfer(id, answer, fetch_url=after_url)
+        ok = await self._board.order(self, "transfer", order)
         self._transferring = False
         if self.state is not CallState.LEAVING:
             return
@@ -529,7 +521,7 @@ class Call:
         if self._agent is not None:
             self._departure = None
             self._step(Step.TRANSFER_FAILED)
-            self._tell(link.OrderRefused("transfer", "the carrier did not transfer the call"))
+            self.tell(link.OrderRefused("transfer", "the carrier did not transfer the call"))
         else:
             self.end(departure.reason, departure.by, departure.detail, hang_up=True)
 
@@ -570,10 +562,17 @@ class Call:
             self._playout.close()
         self._drop_agent(str(reason))
         self._caller_voice.frames.clear()  # the call itself is remembered for a while
-        if self._socket is not None:
-            self._socket.close(close_code)
         if hang_up is None:
             hang_up = by in (EndedBy.GATEWAY, EndedBy.AGENT, EndedBy.OPERATOR)
+        if isinstance(self.stream, DirectStream):  # the socket is the call: closing it is what hangs up
+            for message in self.stream.hang_up() if hang_up else ():
+                self.send(message)
+            hang_up = False
+        if self.stream is not None and (quality := self.stream.quality()):
+            self.note("media.quality", dict(quality))
+            self._board.metrics.media_quality(quality)
+        if self._socket is not None:
+            self._socket.close(close_code)
         if hang_up and was is not CallState.RINGING:
             control = self.provider.control
             self._board.run(

@@ -45,7 +45,14 @@ from offhook.gateway.config import Config, ConfigError, environment, load
 from offhook.gateway.journal import LOCK_NAME
 from offhook.gateway.tables import SCHEMA
 from offhook.providers import provider_class
-from offhook.providers.base import CarrierAuthError, CarrierError, CarrierRequest, Provider
+from offhook.providers.base import (
+    CarrierAuthError,
+    CarrierError,
+    CarrierRequest,
+    Provider,
+    SocketProvider,
+    WebhookProvider,
+)
 
 MIN_PYTHON: Final = (3, 11)
 
@@ -397,14 +404,19 @@ def check_descriptors(max_calls: int) -> Findings:
 def check_carrier(name: str, config: Config, *, online: bool = False) -> Findings:
     """The carrier's section makes a provider, which turns forged webhooks away."""
     provider = provider_class(name)(config.provider_settings(name))
-    open_paths = [
-        hook.path for hook in provider.webhooks if not _refuses_forgeries(provider, config.public_url, hook.path)
-    ]
-    if open_paths:
-        text = f"{name} takes unsigned requests at {', '.join(open_paths)}"
-        yield Finding("carriers", "fail", text, "turn signature checks on")
+    paths = []
+    if isinstance(provider, WebhookProvider):
+        paths = [
+            hook.path for hook in provider.webhooks if not _refuses(provider, "POST", config.public_url + hook.path)
+        ]
+    elif isinstance(provider, SocketProvider):
+        url = config.public_ws_url + provider.socket_path
+        paths = [] if _refuses(provider, "GET", url) else [provider.socket_path]
+    if paths:
+        text = f"{name} takes unsigned requests at {', '.join(paths)}"
+        yield Finding("carriers", "fail", text, "set the carrier's credentials, so that nobody else can ring")
     else:
-        yield Finding("carriers", "ok", f"{name}: credentials are set, unsigned webhooks are refused")
+        yield Finding("carriers", "ok", f"{name}: credentials are set, forged requests are refused")
     if online:
         try:
             yield Finding("carriers", "ok", f"{name} says: {asyncio.run(_ask(provider))}")
@@ -420,15 +432,16 @@ async def _ask(provider: Provider) -> str:
         await provider.control.close()
 
 
-def _refuses_forgeries(provider: Provider, public_url: str, path: str) -> bool:
-    request = CarrierRequest(
-        method="POST",
-        url=public_url + path,
-        headers={"content-type": ("application/x-www-form-urlencoded",)},
-        body=b"CallSid=CA00000000000000000000000000000000&CallUUID=00000000-0000-0000-0000-000000000000",
-    )
+def _refuses(provider: WebhookProvider | SocketProvider, method: str, url: str) -> bool:
+    """Whether a request without any credentials is turned away."""
+    form = b"CallSid=CA00000000000000000000000000000000&CallUUID=00000000-0000-0000-0000-000000000000"
+    headers = {"content-type": ("application/x-www-form-urlencoded",)} if method == "POST" else {}
+    request = CarrierRequest(method, url, headers, form if method == "POST" else b"")
     try:
-        provider.verify(request)
+        if isinstance(provider, WebhookProvider):
+            provider.verify(request)
+        else:
+            provider.verify_upgrade(request)
     except CarrierAuthError:
         return True
     return False

@@ -275,10 +275,17 @@ def _print_webhooks(config: Config) -> None:
     from rich.text import Text
 
     from offhook.providers import provider_class
+    from offhook.providers.base import SocketProvider, WebhookProvider
 
     table = Table.grid(padding=(0, 2))
     for name in config.carriers:
-        for webhook in provider_class(name).webhooks:
+        carrier = provider_class(name)
+        if issubclass(carrier, SocketProvider):
+            url = "ws" + config.public_url.removeprefix("http") + carrier.socket_path
+            table.add_row(name, Text(url, "bold"), Text("media sockets of calls", "dim"))
+        if not issubclass(carrier, WebhookProvider):
+            continue
+        for webhook in carrier.webhooks:
             if webhook.kind == "after":
                 continue  # our own answers name it
             table.add_row(name, Text(config.public_url + webhook.path, "bold"), Text(webhook.purpose, "dim"))

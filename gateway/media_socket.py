@@ -19,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidState
 
+from offhook.providers.base import Binary
+
 EXTENSION: Final = "offhook.socket"
 
 HEAD_DEADLINE: Final = 5.0
@@ -86,11 +88,14 @@ class MediaWebSocketProtocol(WebSocketsSansIOProtocol):
         return self.writable.is_set()
 
     def send_message(self, message: bytes) -> None:
-        """Send one text message now; goes nowhere once the socket is closing."""
+        """Send one message now, as text unless it is Binary; goes nowhere once the socket is closing."""
         if self.close_sent or self.disconnected or self.transport.is_closing():
             return
         try:
-            self.conn.send_text(message)
+            if type(message) is Binary:
+                self.conn.send_binary(message)
+            else:
+                self.conn.send_text(message)
         except (InvalidState, ConnectionClosed):
             return
         for data in self.conn.data_to_send():

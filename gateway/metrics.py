@@ -6,7 +6,7 @@ else is one method call here, its labelled children found once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Final, Literal, Protocol, get_args
@@ -20,7 +20,7 @@ from offhook.agents.link import Service
 from offhook.agents.services.base import FaultKind
 from offhook.gateway.journal import JournalStats
 from offhook.gateway.latency import HEARING, STAGES, Split
-from offhook.providers import PROVIDERS
+from offhook.providers import PROVIDERS, SIP
 from offhook.providers.base import FAULT_KINDS
 
 _no_creation_times: Callable[[], None] = disable_created_metrics
@@ -44,6 +44,8 @@ WEBHOOK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.
 """Up to Twilio's limit of 15 s."""
 BARGE_IN_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.3, 1.0)
+MOS_BUCKETS: Final = (1.0, 2.0, 2.5, 3.0, 3.25, 3.5, 3.75, 4.0, 4.2, 4.3, 4.4, 4.5)
+LOSS_BUCKETS: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 CALL_BUCKETS: Final = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
@@ -173,6 +175,10 @@ class Metrics:
         self._barge_in = self._histogram(
             "offhook_barge_in_stop_seconds", "From the interruption to the clear sent to the carrier.", BARGE_IN_BUCKETS
         )
+        self._mos = self._histogram(
+            "offhook_media_mos", "Quality of the caller's audio a call, 1 to 4.5 (E-model).", MOS_BUCKETS
+        )
+        self._loss = self._histogram("offhook_media_loss_percent", "Packets of a call that were lost.", LOSS_BUCKETS)
         self._lag = self._histogram("offhook_loop_lag_seconds", "How late the event loop runs its timers.", LAG_BUCKETS)
         # Children are found once a combination; the combinations are few (see `_known`).
         self._child = lru_cache(maxsize=4096)(_child)
@@ -242,6 +248,11 @@ class Metrics:
         if seconds is not None:
             self._barge_in.observe(seconds)
 
+    def media_quality(self, quality: Mapping[str, float]) -> None:
+        """How well a call's audio came through, as `MediaStream.quality` tells."""
+        self._mos.observe(quality["mos"])
+        self._loss.observe(quality["loss_percent"])
+
     def loop_lag(self, seconds: float) -> None:
         """A timer of the event loop ran this late."""
         self._lag.observe(seconds)
@@ -267,7 +278,7 @@ def _child(metric: Counter | Histogram, *labels: str) -> Any:
 
 
 def _carrier(name: str) -> str:
-    return name if name in PROVIDERS else OTHER
+    return name if name in PROVIDERS or name == SIP else OTHER
 
 
 class _Reader(Collector):

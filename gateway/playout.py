@@ -273,6 +273,12 @@ class Playout:
         elif self.pump(self._loop.time()):
             self._clock.add(self)
 
+    def say(self, id: int, text: str, audio: bytes) -> None:
+        """A whole utterance."""
+        self.speak(id, text)
+        self.audio(audio)
+        self.spoken(id)
+
     def clear(self) -> list[UtteranceEnded]:
         """Take back everything that was not heard; gives how each utterance ended, the interrupted one first."""
         now = self._loop.time()

@@ -36,6 +36,7 @@ from offhook.gateway.recording import Recorder, Recording, RecordingResult
 from offhook.gateway.routing import Router
 from offhook.gateway.tokens import Tokens
 from offhook.providers.base import (
+    AcceptAnswer,
     Answer,
     CallStatusChanged,
     CarrierError,
@@ -46,6 +47,7 @@ from offhook.providers.base import (
     RejectAnswer,
     SayAnswer,
     StreamAnswer,
+    WebhookProvider,
 )
 
 log = structlog.get_logger("offhook.gateway.switchboard")
@@ -154,8 +156,11 @@ class Switchboard:
 
     # --- webhooks
 
-    async def incoming(self, provider: Provider, incoming: IncomingCall) -> Answer:
-        """Decide what happens to a call that rings.
+    async def incoming(self, provider: Provider, incoming: IncomingCall, *, agent: str = "") -> Answer:
+        """Decide what happens to a call that rings, or that we are about to place.
+
+        Args:
+            agent: who is to take the call, instead of the route's agent.
 
         Raises:
             ReplayedWebhookError: the call is already up or over.
@@ -176,8 +181,12 @@ class Switchboard:
         route = match.route
         if route is None:
             return self._refuse(provider, incoming, EndReason.NO_ROUTE, None, RejectAnswer("rejected"))
-        if not match.agent_name:
+        agent = agent or match.agent_name
+        if not agent:
             closing = _instead(match.closed) or RejectAnswer("busy")
+            room = self.active < self.slots and not self.draining
+            if room and isinstance(closing, SayAnswer | DialAnswer) and not isinstance(provider, WebhookProvider):
+                return self._announce(provider, incoming, route, closing)
             return self._refuse(provider, incoming, EndReason.CLOSED_HOURS, route, closing)
         if self.draining:
             fallback = _instead(route.fallback)
@@ -189,20 +198,45 @@ class Switchboard:
             busy = _instead(route.fallback) or RejectAnswer("busy")
             return self._refuse(provider, incoming, EndReason.NO_CAPACITY, route, busy)
 
-        call = Call(self, provider, incoming, self._plan(route, match.agent_name), uuid.uuid4().hex)
-        self._calls[call.id] = self._by_carrier[key] = call  # the slot is taken, before the first await
-        self._idle.clear()
-        self._journal_offer(call.id, provider, incoming, route.number, match.agent_name, call.plan.record)
-        if isinstance(earlier, Call) and earlier.plan.agent == match.agent_name and earlier.memory.history:
+        # The slot is taken, before the first await.
+        call = self._open(provider, incoming, self._plan(route, agent, provider))
+        if isinstance(earlier, Call) and earlier.plan.agent == agent and earlier.memory.history:
             call.memory = earlier.memory.hand_over()
             call.note("context", {"start": 0, "messages": call.memory.history, "of_call": earlier.id})
-        call.log.info("call offered", carrier=provider.name, to=ours, from_number=theirs, agent=match.agent_name)
+        call.log.info("call offered", carrier=provider.name, to=ours, from_number=theirs, agent=agent)
         budget = self._loop.call_later(route.ring_budget, self._ring_budget_over, call, route.ring_budget)
         try:
             await self.join_agent(call)
             return await asyncio.shield(call.answer)
         finally:
             budget.cancel()
+
+    def _open(self, provider: Provider, incoming: IncomingCall, plan: CallPlan) -> Call:
+        call = Call(self, provider, incoming, plan, uuid.uuid4().hex)
+        self._calls[call.id] = self._by_carrier[provider.name, incoming.carrier_call_id] = call
+        self._idle.clear()
+        self._journal_offer(call.id, provider, incoming, plan.route, plan.agent, plan.record)
+        return call
+
+    def _announce(
+        self, provider: Provider, incoming: IncomingCall, route: Route, closing: SayAnswer | DialAnswer
+    ) -> Answer:
+        """Answer a call that no agent takes, say the sentence, and transfer it or hang up.
+
+        A carrier with a webhook says it in its own voice; of the others we must take the call to say anything.
+        """
+        text, to = (closing.text, closing.then_dial) if isinstance(closing, SayAnswer) else ("", closing.to)
+        plan = CallPlan(
+            route=route.number,
+            agent="",
+            unready=HangUpAnswer(),
+            orders=Orders(route),
+            fallback_transfer=to,
+            apology=self._apologies.get(text, b""),
+        )
+        call = self._open(provider, incoming, plan)
+        call.announce(EndReason.CLOSED_HOURS, AcceptAnswer())
+        return AcceptAnswer()
 
     async def join_agent(self, call: Call) -> None:
         """Offer a call to its agent; what comes of it, the call is told."""
@@ -238,12 +272,14 @@ class Switchboard:
         if call.state is CallState.RINGING:
             call.agent_lost(EndReason.AGENT_NOT_READY, f"not ready within the ring budget of {budget:g} s")
 
-    def _plan(self, route: Route, agent: str) -> CallPlan:
+    def _plan(self, route: Route, agent: str, provider: Provider) -> CallPlan:
+        # A SIP peer that is refused can go elsewhere; a carrier with a webhook has nowhere to go.
+        nothing = SayAnswer(DEFAULT_APOLOGY) if isinstance(provider, WebhookProvider) else HangUpAnswer()
         fallback = route.fallback.transfer if route.fallback is not None else None
         return CallPlan(
             route=route.number,
             agent=agent,
-            unready=_instead(route.fallback) or SayAnswer(DEFAULT_APOLOGY),
+            unready=_instead(route.fallback) or nothing,
             orders=Orders(route),
             record=self.config.records(route),
             fallback_transfer=fallback or "",
@@ -322,6 +358,10 @@ class Switchboard:
 
     # --- media sockets
 
+    def find(self, provider: Provider, carrier_call_id: str) -> Call | None:
+        """A call that is not over, by the carrier's id of it."""
+        return self._by_carrier.get((provider.name, carrier_call_id))
+
     def redeem(self, token: str) -> Call | None:
         """The call a token belongs to; the token is used up."""
         return self._tokens.redeem(token, self._loop.time())
@@ -331,6 +371,9 @@ class Switchboard:
     def agent_ready(self, call: Call) -> None:
         """The agent says Ready."""
         if call.state is not CallState.RINGING:
+            return
+        if not isinstance(call.provider, WebhookProvider):
+            call.answered(AcceptAnswer(call.attributes))
             return
         token = self._tokens.issue(call, self._loop.time())
         url = self.config.public_ws_url + call.provider.media_path.replace("{token}", token)
@@ -343,13 +386,18 @@ class Switchboard:
     def agent_unready(self, call: Call, reason: EndReason, detail: str) -> None:
         """The agent was lost before the phone was answered: the caller gets the route's fallback."""
         log.error("agent not ready", call_id=call.id, agent=call.plan.agent, reason=reason, detail=detail)
+        says_itself = isinstance(call.provider, WebhookProvider)
+        if isinstance(call.plan.unready, SayAnswer | DialAnswer) and not says_itself:
+            call.announce(reason, AcceptAnswer(), detail)
+            return
         if not call.answer.done():
             call.answer.set_result(call.plan.unready)
         call.end(reason, EndedBy.GATEWAY, detail, hang_up=False)
 
     def webhook_url(self, provider: Provider, kind: str) -> str:
         """The public URL of a provider's webhook of this kind; empty when it has none."""
-        path = next((webhook.path for webhook in provider.webhooks if webhook.kind == kind), "")
+        webhooks = provider.webhooks if isinstance(provider, WebhookProvider) else ()
+        path = next((webhook.path for webhook in webhooks if webhook.kind == kind), "")
         return self.config.public_url + path if path else ""
 
     def after_url(self, provider: Provider) -> str:
@@ -487,7 +535,7 @@ class Switchboard:
             now = self._loop.time()
             self.metrics.loop_lag(max(0.0, now - due))
             for call in tuple(self._calls.values()):
-                if call.live and now - call.last_heard > CARRIER_SILENCE:
+                if call.live and now - call.last_heard > CARRIER_SILENCE and not call.on_hold:
                     call.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, f"nothing heard for {CARRIER_SILENCE:g} s")
             for call in self._tokens.expire(now):
                 if call.state is CallState.ANSWERED and call.stream is None:

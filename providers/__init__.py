@@ -6,7 +6,12 @@ from importlib import import_module
 
 from offhook.providers.base import Provider
 
+SIP = "sip"
+"""Name of the provider of SIP calls, which has a section of its own in the configuration."""
+
 PROVIDERS = {
+    "asterisk": "offhook.providers.asterisk.adapter:AsteriskProvider",
+    "freeswitch": "offhook.providers.freeswitch.adapter:FreeswitchProvider",
     "plivo": "offhook.providers.plivo.adapter:PlivoProvider",
     "twilio": "offhook.providers.twilio.adapter:TwilioProvider",
 }
