@@ -30,6 +30,7 @@ from offhook.providers.sip.transaction_state import (
     Timers,
     Transaction,
 )
+from offhook.providers.sip.uri import format_host
 
 __all__ = [
     "AckReceived",
@@ -47,7 +48,6 @@ __all__ = [
     "TxEvent",
     "TxFailed",
     "TxTimeout",
-    "bracketed",
     "new_branch",
 ]
 
@@ -147,11 +147,6 @@ TxEvent: TypeAlias = (
 def new_branch() -> str:
     """A branch that nobody can guess: 128 random bits."""
     return COOKIE + secrets.token_hex(16)
-
-
-def bracketed(host: str) -> str:
-    """A host as it stands before a port: an IPv6 address in brackets."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 class Transactions:
@@ -363,7 +358,7 @@ class Transactions:
         """
         if tx.kind is not Kind.CLIENT_INVITE or tx.state is not State.PROCEEDING or tx.cancelled:
             raise IllegalStepError(f"{tx!r} cannot be cancelled" + (" again" if tx.cancelled else ""))
-        cancel = self._beside(tx, "CANCEL", tx.request.headers.get("To") or "")
+        cancel = self._beside(tx, "CANCEL", tx.request.headers)
         for name, value in headers:
             cancel.headers.add(name, value)
         started = self._start(cancel, tx.request.top_via.branch, tx.hop, now)
@@ -399,27 +394,24 @@ class Transactions:
         if self._sent_by is not None:
             sent_by = self._sent_by(hop)
         elif hop.local:
-            sent_by = bracketed(hop.local) + (f":{hop.local_port}" if hop.local_port else "")
+            sent_by = format_host(hop.local, hop.local_port)
         else:
             raise ValueError("hop.local is empty: our Via must name an address that responses can come to")
         return f"SIP/2.0/{hop.transport.upper()} {sent_by};branch={branch};rport"
 
     def _ack_of(self, tx: ClientTransaction, response: Response) -> Request:
         """The ACK for a 3xx-6xx (section 17.1.1.3)."""
-        return self._beside(tx, "ACK", response.headers.get("To") or "")
+        return self._beside(tx, "ACK", response.headers)
 
-    def _beside(self, tx: ClientTransaction, method: str, to: str) -> Request:
-        """An ACK or CANCEL, which go the very way of their INVITE."""
+    def _beside(self, tx: ClientTransaction, method: str, to: Headers) -> Request:
+        """An ACK or CANCEL, which go the very way of their INVITE; To is copied from `to`."""
         of, headers = tx.request.headers, Headers()
         headers.add("Via", of.values("Via")[0])
-        for route in of.lines("Route"):
-            headers.add("Route", route)
         headers.add("Max-Forwards", MAX_FORWARDS)
-        headers.add("From", of.get("From") or "")
-        headers.add("To", to)
-        headers.add("Call-ID", tx.request.call_id)
+        headers.extend(of, "Route", "From", "Call-ID")
+        headers.extend(to, "To")
         headers.add("CSeq", f"{tx.request.cseq.number} {method}")
-        return Request(method, tx.request.uri, headers, b"")
+        return Request(method, tx.request.uri, headers)
 
     # --- time, and transports that fail ---------------------------------------------
 
@@ -542,12 +534,9 @@ def _reply_hop(via: Via, hop: Hop) -> Hop:
 def _stamp(request: Request, via: Via, hop: Hop) -> None:
     """Note on the top Via where the request came from (section 18.2.1, RFC 3581 section 4)."""
     wants_port = "rport" in via.params
-    if not wants_port and via.host.strip("[]").lower() == hop.host:
+    if not wants_port and via.host.lower() == hop.host:
         return
-    params = {**via.params, "received": hop.host}
+    stamped = via.with_params(received=hop.host)
     if wants_port:
-        params["rport"] = str(hop.port)
-    _, *below = request.headers.values("Via")
-    request.headers.remove("Via")
-    for value in (str(Via(via.transport, via.host, via.port, params)), *below):
-        request.headers.add("Via", value)
+        stamped = stamped.with_params(rport=str(hop.port))
+    request.headers.replace_top("Via", str(stamped))
