@@ -147,6 +147,8 @@ class Agent:
         self.settings = settings
         self._digits: deque[str] = deque()
         self._digit_waiter: asyncio.Future[None] | None = None
+        self._there = asyncio.Event()
+        self._there.set()
 
     @classmethod
     def warm(cls, settings: dict[str, Any]) -> None:
@@ -185,7 +187,8 @@ class Agent:
             self._digit_waiter.set_result(None)
 
     def on_hold(self, held: bool) -> None:
-        """The caller put the call on hold, or is back. What is said meanwhile waits."""
+        """The caller put the call on hold, or is back. What is said meanwhile waits. Default: see `back_from_hold`."""
+        (self._there.clear if held else self._there.set)()
 
     def on_utterance_started(self, utterance: Utterance) -> None:
         """The first audio of an utterance went to the carrier, at `utterance.started_at`."""
@@ -200,6 +203,12 @@ class Agent:
         """The call has ended; a few seconds to tidy up."""
 
     # --- conveniences
+
+    async def back_from_hold(self) -> bool:
+        """Wait until the caller is there; False when he was all the time. A silence on hold is none."""
+        held = not self._there.is_set()
+        await self._there.wait()
+        return held
 
     async def next_digit(self, timeout: float | None = None) -> str | None:
         """The next key the caller presses (or pressed already); None after `timeout` seconds without one."""

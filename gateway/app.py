@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from starlette.applications import Starlette
@@ -16,9 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from offhook.gateway.dialling import Dialling
 from offhook.gateway.direct import DirectLine
 from offhook.gateway.media_socket import EXTENSION, MediaWebSocketProtocol
 from offhook.gateway.metrics import Metrics
+from offhook.gateway.operator_api import OperatorApi
 from offhook.gateway.reasons import EndedBy, EndReason
 from offhook.gateway.switchboard import DrainingError, ReplayedWebhookError, Switchboard
 from offhook.providers.base import (
@@ -30,6 +32,9 @@ from offhook.providers.base import (
     Webhook,
     WebhookProvider,
 )
+
+if TYPE_CHECKING:
+    from offhook.gateway.sip.service import SipService
 
 log = structlog.get_logger("offhook.gateway.app")
 
@@ -47,12 +52,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class App:
     """The ASGI application of one gateway process."""
 
-    def __init__(self, board: Switchboard, metrics: Metrics) -> None:
+    def __init__(self, board: Switchboard, metrics: Metrics, sip: SipService | None = None) -> None:
         self._board, self._metrics = board, metrics
         routes = [
             Route("/healthz", self._health),
             Route("/readyz", self._ready),
             Route("/metrics", self._scrape),
+            *OperatorApi(board, Dialling(board, sip)).routes(),
         ]
         self._media: list[tuple[str, WebhookProvider]] = []
         self._direct: list[SocketProvider] = []

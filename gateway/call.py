@@ -29,7 +29,6 @@ from offhook.gateway.takeover import BUDGET as TAKEOVER_BUDGET
 from offhook.gateway.takeover import Memory, Takeovers
 from offhook.providers.base import (
     Answer,
-    ClearConfirmed,
     DialAnswer,
     DirectStream,
     DtmfReceived,
@@ -39,6 +38,7 @@ from offhook.providers.base import (
     MarkReached,
     MediaReceived,
     MediaStream,
+    MessagesDue,
     ProtocolFault,
     Provider,
     StreamEnded,
@@ -173,7 +173,7 @@ class Call:
 
     def send(self, message: bytes) -> None:
         """Send one message to the carrier."""
-        if self._socket is not None:
+        if message and self._socket is not None:
             self._socket.send_message(message)
 
     def media(self, media: MediaReceived, now: float) -> None:
@@ -214,8 +214,9 @@ class Call:
         elif isinstance(event, HoldChanged):
             self.note("hold", {"held": event.held})
             self.tell(link.Held(event.held))
-        else:
-            assert isinstance(event, ClearConfirmed | MarkReached), event
+        elif isinstance(event, MessagesDue):
+            for message in event.messages:
+                self.send(message)
 
     def _started(self, event: StreamStarted) -> None:
         assert self.stream is not None

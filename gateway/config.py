@@ -38,6 +38,7 @@ from offhook.gateway.config_sections import (
     DEFAULT_MAX_CALL_SECONDS,
     AgentConfig,
     AgentHosts,
+    Api,
     Closed,
     Drain,
     Fallback,
@@ -54,11 +55,13 @@ from offhook.gateway.config_sections import (
 from offhook.gateway.config_source import ConfigError, Origin, Path, Problem, Source, dotted, read
 from offhook.gateway.numbers import canonical
 from offhook.providers import PROVIDERS, provider_class
+from offhook.providers.sip.settings import SipSettings
 
 __all__ = [
     "DEFAULT_MAX_CALL_SECONDS",
     "AgentConfig",
     "AgentHosts",
+    "Api",
     "Closed",
     "Config",
     "ConfigError",
@@ -117,8 +120,10 @@ class Config(Section):
 
     public_url: str
     "How carriers reach this gateway, such as https://voice.example.com. Signatures and answers are built from it."
-    carriers: Annotated[dict[str, SerializeAsAny[BaseModel]], BeforeValidator(_carriers)]
+    carriers: Annotated[dict[str, SerializeAsAny[BaseModel]], BeforeValidator(_carriers)] = Field(default={})
     "Name of a carrier → its settings."
+    sip: SipSettings | None = None
+    "SIP trunks and PBXs; without this section no SIP port is open."
     agents: dict[str, AgentConfig]
     routes: list[Route] = Field(min_length=1)
     listen: Listen = Listen()
@@ -133,6 +138,7 @@ class Config(Section):
     recording: RecordingConfig = RecordingConfig()
     log: Log = Log()
     tracing: Tracing = Tracing()
+    api: Api = Api()
 
     _secrets: frozenset[str] = PrivateAttr(default=frozenset())
     _directory: FilePath = PrivateAttr(default=FilePath())
@@ -155,8 +161,8 @@ class Config(Section):
             kind = PydanticCustomError("reference", "{text}", {"text": message})
             errors.append(InitErrorDetails(type=kind, loc=loc, input=None))
 
-        if not self.carriers:
-            fault(("carriers",), f"configure at least one of {', '.join(sorted(PROVIDERS))}")
+        if not self.carriers and self.sip is None:
+            fault(("carriers",), f"configure at least one of {', '.join(sorted(PROVIDERS))}, or `sip:`")
         numbers: dict[str, int] = {}
         for index, route in enumerate(self.routes):
             names: list[tuple[tuple[str | int, ...], str]] = [(("routes", index, "agent"), route.agent)]
@@ -213,6 +219,9 @@ class Config(Section):
         for settings in self.carriers.values():
             found.update(_secrets_in(dict(settings)))
         found.update(_secrets_in(self.tracing.headers))
+        found.update(_secrets_in(self.api.token))
+        for trunk in self.sip.trunks.values() if self.sip is not None else ():
+            found.update(_secrets_in(trunk.password))
         if password := urlsplit(self.store.url).password:
             found |= {password, unquote(password)}
         return frozenset(secret for secret in found if secret)
@@ -293,10 +302,22 @@ def _with_paths(tree: dict[str, Any], base: FilePath) -> dict[str, Any]:
     recording = tree.get("recording")
     if isinstance(recording, dict) and recording.get("directory"):
         tree["recording"] = recording | {"directory": _below(base, recording["directory"])}
+    if isinstance(sip := tree.get("sip"), dict):
+        tree["sip"] = _tls_paths(sip, base)
+        if isinstance(trunks := sip.get("trunks"), dict):
+            tree["sip"]["trunks"] = {name: _tls_paths(trunk, base) for name, trunk in trunks.items()}
     store = tree.get("store")
     if isinstance(store, dict) and isinstance(url := store.get("url"), str):
         tree["store"] = store | {"url": re.sub(r"^(sqlite(?:\+aiosqlite)?:///)(?=[^/])", rf"\g<1>{base}/", url)}
     return tree
+
+
+def _tls_paths(section: Any, base: FilePath) -> Any:
+    if not isinstance(section, dict) or not isinstance(tls := section.get("tls"), dict):
+        return dict(section) if isinstance(section, dict) else section
+    return section | {
+        "tls": {key: _below(base, value) if key.endswith("_file") else value for key, value in tls.items()}
+    }
 
 
 def _config_error(error: ValidationError, source: Source, below: Path = ()) -> ConfigError:
@@ -385,13 +406,14 @@ def _fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterator[str]
             if name in PROVIDERS:
                 yield from _fields(provider_class(name).Settings, loc[index + 2 :])
             return
-        if isinstance(part, int) or part not in model.model_fields:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        if isinstance(part, int) or part not in fields:
             continue
-        inner = _model_in(model.model_fields[str(part)].annotation)
+        inner = _model_in(fields[str(part)].annotation)
         if inner is None:
             return
         model = inner
-    yield from model.model_fields
+    yield from (field.alias or name for name, field in model.model_fields.items())
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -218,6 +218,13 @@ class Drain(Section):
     "Seconds live calls have to end by themselves. Give the service manager two minutes more."
 
 
+class Api(Section):
+    """The HTTP interface for your own programs, such as those that place calls."""
+
+    token: SecretStr | None = Field(default=None, min_length=16)
+    "Bearer token that every request must carry, 16 characters or more; unset: there is no such interface."
+
+
 class StoreConfig(Section):
     """Where call records go."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -129,6 +129,15 @@ class Switchboard:
     def active(self) -> int:
         """Slots in use: calls that ring, are up, or are leaving."""
         return len(self._calls)
+
+    @property
+    def calls(self) -> Iterable[Call]:
+        """Those that are not over."""
+        return tuple(self._calls.values())
+
+    def call(self, id: str) -> Call | None:
+        """One that is not over, by our id of it."""
+        return self._calls.get(id)
 
     @property
     def slots(self) -> int:

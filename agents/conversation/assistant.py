@@ -402,6 +402,10 @@ class Assistant(Agent):
 
     # --- nobody says anything, or for too long
 
+    def on_hold(self, held: bool) -> None:
+        (self._deaf.add if held else self._deaf.discard)("hold")
+        self._rest_idle()
+
     def _rest_idle(self) -> None:
         """Count the silence from now on, if it is one."""
         if self._idle_timer is not None:

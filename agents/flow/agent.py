@@ -231,7 +231,7 @@ class Flow(Agent):
             async with asyncio.timeout(timeout):
                 event = await self._events.get()
         except TimeoutError:
-            return None
+            return await self._next(timeout) if await self.back_from_hold() else None
         self._keys -= isinstance(event, _Key)
         return event
 

@@ -223,7 +223,7 @@ class Receptionist(Agent):
             async with asyncio.timeout(timeout):
                 return await self._events.get()
         except TimeoutError:
-            return None
+            return await self._next(timeout) if await self.back_from_hold() else None
 
     async def _understand(self, listen: Listen, stopped: _Stopped) -> list[Action] | None:
         """Make something of the sentence so far; None: the caller goes on speaking, or it was nothing."""

@@ -303,6 +303,19 @@ async def test_a_silent_caller_is_asked_twice_and_let_go(ring: Ring) -> None:
     assert line.of(link.HangUp)[0].reason == "caller silent"
 
 
+async def test_a_caller_who_put_the_call_on_hold_is_not_silent(ring: Ring) -> None:
+    line = ring(silence=1)
+    line.session.agent._silence = 0.05  # type: ignore[union-attr]
+    await line.hear("How can I help you?")
+    line.session.receive(link.Held(True))
+    before = line.said()
+    await asyncio.sleep(0.25)
+    assert line.said() == before
+    line.session.receive(link.Held(False))
+    await line.hear("")
+    assert len(line.said()) > len(before)
+
+
 async def test_nobody_is_silent_while_being_spoken_to(ring: Ring) -> None:
     line = ring()
     line.hold = True
