@@ -395,7 +395,11 @@ def _check_request(request: Request, cseq: CSeq) -> None:
         raise BadMessage("Request-URI with headers in it")
     if "Max-Forwards" in request.headers:
         _parse("Max-Forwards", request._single("Max-Forwards"), lambda text: parse_number(text, 256, "it"))
-    if request.method == "INVITE" and len(request.read_all("Contact", NameAddr.parse)) != 1:
+    if request.method == "REGISTER" and request.headers.values("Contact") == ["*"]:
+        return
+    contacts = request.read_all("Contact", NameAddr.parse)
+    if request.method == "INVITE" and len(contacts) != 1:
+        # RFC 2543 let it be left out; then nobody could tell where to send the BYE.
         raise BadMessage("Contact must be given once in an INVITE")
 
 
