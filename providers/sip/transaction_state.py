@@ -9,7 +9,8 @@ changes nothing.
 A **client INVITE** is sent again at T1, 2*T1, 4*T1 (timer A) until anything answers, and given up after 64*T1 (B).
 A provisional stops both, since people take their time to pick up. A 2xx makes it ACCEPTED: for 64*T1 (M) more 2xx,
 of forks or repeated, are passed up; their ACK is the user agent's. A 3xx-6xx makes it COMPLETED: the transaction
-sends the ACK itself, and again for every repetition, until timer D.
+sends the ACK itself, and again for every repetition, until timer D. One that was cancelled while it rang is given
+up 64*T1 after the CANCEL (section 9.1).
 
 A **client request** of another method is sent again at T1 doubling to T2 (E), also after a provisional (then at
 T2), given up after 64*T1 (F), and absorbs repeated finals for T4 (K).
@@ -21,6 +22,8 @@ CONFIRMED by the ACK, whose repetitions are swallowed for T4 (I).
 
 A **server request** of another method answers repetitions with the response for 64*T1 (J). When nobody answers it
 within that time it is forgotten, as the peer has long given up (RFC 4320).
+
+A server transaction that is unanswered can be FORGOTTEN at once: what a stranger sent is not worth remembering.
 
 On TCP and TLS nothing is sent again (A, E, G), and nothing lingers for repetitions (D, I, J, K are zero).
 """
