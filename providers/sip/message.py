@@ -449,7 +449,7 @@ def _start(line: str) -> Message:
         status = int(parts[1])
         if not 100 <= status <= 699:
             raise BadMessage("the status is not from 100 to 699")
-        return Response(status, line[13:] if len(parts) > 2 else "")
+        return Response(status, line[12:] if len(parts) > 2 else "")
     if len(parts) != 3 or not parts[1] or not is_token(parts[0]):
         raise BadMessage("the start line is not a method, a URI and a version with single spaces between")
     if parts[2].upper() != VERSION:
