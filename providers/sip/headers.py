@@ -274,12 +274,12 @@ def parse_auth(text: str) -> tuple[str, dict[str, str]]:
 def _read_pairs(pieces: list[str], params: dict[str, str]) -> None:
     if len(pieces) > MAX_PARAMS:
         raise BadHeader(f"more than {MAX_PARAMS} parameters")
+    if pieces and not pieces[-1].strip():
+        pieces = pieces[:-1]  # a lone separator at the end is common and harmless
     for piece in pieces:
         name, _, value = piece.partition("=")
         name, value = name.strip().lower(), value.strip()
         if not _TOKEN.fullmatch(name):
-            if not piece.strip() and piece is pieces[-1]:
-                break  # a lone separator at the end is common and harmless
             raise BadHeader("a parameter without a proper name")
         if value.startswith('"'):
             value = unquote(value)

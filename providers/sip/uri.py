@@ -195,11 +195,11 @@ def _pairs(text: str, separator: str) -> dict[str, str]:
     pieces = text.split(separator, MAX_PARAMS + 1)
     if len(pieces) > MAX_PARAMS:
         raise BadUri(f"more than {MAX_PARAMS} parameters in a URI")
+    if not pieces[-1]:
+        pieces.pop()  # a lone separator at the end is common and harmless
     for piece in pieces:
         name, _, value = piece.partition("=")
         if not _NAME.fullmatch(name):
-            if not piece and piece is pieces[-1]:
-                break  # a lone separator at the end is common and harmless
             raise BadUri("URI parameter without a name")
         key, value = _unescape(name).lower(), _unescape(value)
         if pairs.setdefault(key, value) != value:
