@@ -39,7 +39,11 @@ BESIDE: Final = (-0.027, -0.018, -0.009, 0.0, 0.009, 0.018, 0.027)
 that fits best at either end is refused."""
 
 PURITY: Final = 0.80
-"""Share of the energy that the two tones explain. Noise 15 dB below them leaves 0.97, μ-law 0.99."""
+"""Share of the energy that the two tones explain, at the edges of a key too."""
+
+CLEAR: Final = 0.90
+"""The same in the middle of a key. Noise 15 dB below the tones leaves 0.97, μ-law 0.99; what vowels pass for keys for
+25 ms stay below 0.87."""
 
 QUIETEST: Final = -40.0
 """dBFS of both tones together below which nothing is a key (about -34 dBm0; Q.24 asks for -25 to -29)."""
@@ -47,8 +51,9 @@ QUIETEST: Final = -40.0
 MOST_LOW, MOST_HIGH = 10.0, 8.0
 """dB by which the low tone may exceed the high one, and the other way round (Q.24: 8 and 4, in the middle)."""
 
-SHORTEST: Final = 5
-"""Pure windows that make a key: a tone of 33 ms at least. Q.24: 40 ms is one, 23 ms is none."""
+SHORTEST, CLEAR_ONES = 5, 3
+"""Pure windows in a row that make a key, and how many of them must be clear: a tone of 33 ms at least. Q.24: 40 ms is
+a key, 23 ms is none."""
 
 ENDED: Final = 6
 """Windows without the key until it counts as released: gaps of 10 ms do not split it, 40 ms do."""
@@ -110,7 +115,18 @@ def _bank(rate: int) -> _Bank:
 class DtmfDetector:
     """Hears the keys in one stream, each press once."""
 
-    __slots__ = ("_absent", "_bank", "_candidate", "_encoding", "_hits", "_hop", "_pressed", "_quietest", "_rest")
+    __slots__ = (
+        "_absent",
+        "_bank",
+        "_candidate",
+        "_clear",
+        "_encoding",
+        "_hits",
+        "_hop",
+        "_pressed",
+        "_quietest",
+        "_rest",
+    )
 
     def __init__(self, audio_format: AudioFormat) -> None:
         self._encoding = audio_format.encoding
@@ -119,7 +135,7 @@ class DtmfDetector:
         self._rest: Signal = np.zeros(0, np.float32)
         self._quietest = 10 ** (QUIETEST / 10) * 32768**2
         self._candidate = ""
-        self._hits = 0
+        self._hits = self._clear = 0
         self._pressed = ""
         self._absent = 0
 
@@ -137,9 +153,9 @@ class DtmfDetector:
             return []
         self._rest = signal[count * hop :]
         windows = np.lib.stride_tricks.sliding_window_view(signal, size)[: count * hop : hop]
-        return [digit for digit in self._look(windows) if self._step(digit)]
+        return [digit for digit, clear in self._look(windows) if self._step(digit, clear)]
 
-    def _step(self, digit: str) -> bool:
+    def _step(self, digit: str, clear: bool) -> bool:
         """Take what one window holds; True when it makes a key."""
         if digit and digit == self._pressed:
             self._absent = 0
@@ -149,35 +165,35 @@ class DtmfDetector:
             if self._absent >= ENDED:
                 self._pressed = ""
         if digit != self._candidate:
-            self._candidate, self._hits = digit, 0
+            self._candidate, self._hits, self._clear = digit, 0, 0
         self._hits += 1
-        if not digit or self._hits < SHORTEST:
+        self._clear += clear
+        if not digit or self._hits < SHORTEST or self._clear < CLEAR_ONES:
             return False
         self._pressed, self._absent = digit, 0
         return True
 
-    def _look(self, windows: Signal) -> list[str]:
-        """The key in each window, "" where there is none."""
+    def _look(self, windows: Signal) -> list[tuple[str, bool]]:
+        """The key in each window ("" where there is none), and whether it is clear."""
         bank = self._bank
         total = (windows * windows) @ bank.weight
         if total.max() < self._quietest:
-            return [""] * len(windows)
+            return [("", False)] * len(windows)
         fits = windows @ bank.waves
         half = fits.shape[1] // 2
         energy = (2 * (fits[:, :half] ** 2 + fits[:, half:] ** 2)).reshape(len(windows), 2, 4 * len(BESIDE))
-        best = energy.argmax(axis=2)
-        digits = []
-        for i, (low, high) in enumerate(best):
-            row, at_low = divmod(int(low), len(BESIDE))
-            column, at_high = divmod(int(high), len(BESIDE))
-            one, other = float(energy[i, 0, low]), float(energy[i, 1, high])
-            good = (
-                total[i] >= self._quietest
-                and one + other >= PURITY * total[i]
-                and 0 < at_low < len(BESIDE) - 1
+        strongest = energy.max(axis=2)
+        share = strongest.sum(axis=1) / np.maximum(total, self._quietest)
+        found = [("", False)] * len(windows)
+        for i in np.flatnonzero(share >= PURITY):
+            row, at_low = divmod(int(energy[i, 0].argmax()), len(BESIDE))
+            column, at_high = divmod(int(energy[i, 1].argmax()), len(BESIDE))
+            low, high = strongest[i]
+            if (
+                0 < at_low < len(BESIDE) - 1
                 and 0 < at_high < len(BESIDE) - 1
-                and one <= other * 10 ** (MOST_LOW / 10)
-                and other <= one * 10 ** (MOST_HIGH / 10)
-            )
-            digits.append(DIGITS[4 * row + column] if good else "")
-        return digits
+                and low <= high * 10 ** (MOST_LOW / 10)
+                and high <= low * 10 ** (MOST_HIGH / 10)
+            ):
+                found[i] = (DIGITS[4 * row + column], bool(share[i] >= CLEAR))
+        return found

@@ -37,8 +37,8 @@ WINDOWS: Final = 8
 IGNORED: Final = 2
 """Worst windows of the 8 that do not hold the offset up: one spike in three seconds is not worth a constant delay."""
 
-FALL: Final = 0.02
-"""Seconds by which the offset may come down in a window; 2 % of the pace is not heard."""
+FALL: Final = 0.04
+"""Seconds by which the offset may come down in a window; a spike of 150 ms is forgotten in four seconds."""
 
 JUMP: Final = 3.0
 """Seconds of media time by which a stream may leap before it counts as another one (or as one begun anew)."""
