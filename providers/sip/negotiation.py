@@ -21,6 +21,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from itertools import chain
 from typing import Final, Literal, cast
 
 from offhook.providers.rtp.media import (
@@ -413,9 +414,9 @@ class MediaNegotiator:
             if meaning == (name, clock) and number not in taken:
                 return number
         wanted = _FIRST_CHOICE.get((name, clock), 96)
-        for number in (wanted, *range(96, 128), *range(FIRST_DYNAMIC, 64)):
-            if number not in self._numbers and number not in taken:
-                return number
+        for free in chain((wanted,), range(96, 128), range(FIRST_DYNAMIC, 64)):
+            if free not in self._numbers and free not in taken:
+                return free
         raise AssertionError("a call has fewer encodings than there are payload types")
 
     def _agree(self, ours: Session, index: int, plan: MediaPlan) -> None:

@@ -347,20 +347,21 @@ class SipSettings(SipSection):
     def _whole(self) -> Self:
         if any(listen.transport == "tls" for listen in self.listen) and self.tls.cert_file is None:
             raise PydanticCustomError("tls", "a TLS socket needs `sip.tls.cert_file`")
-        networks: dict[Network, str] = {}
+        networks: dict[Network, tuple[str, bool]] = {}
         users: dict[tuple[str, str], str] = {}
         for name, trunk in self.trunks.items():
             if not _NAME.fullmatch(name):
                 raise PydanticCustomError("trunk", "{name}: names are letters, digits, - and _", {"name": repr(name)})
-            if trunk.auth == "ip":
-                for network in trunk.sources:
-                    if (other := networks.setdefault(network, name)) != name:
-                        message = "{network} is a source of {one} and of {two}; tell them apart by auth: both"
-                        context = {"network": str(network), "one": other, "two": name}
-                        raise PydanticCustomError("trunk", message, context)
-            else:
+            for network in trunk.sources:
+                # both: username and password tell trunks of one address apart
+                other, alone = networks.setdefault(network, (name, trunk.auth == "ip"))
+                if other != name and (alone or trunk.auth == "ip"):
+                    message = "{network} is a source of {one} and of {two}; tell them apart by auth: both"
+                    context = {"network": str(network), "one": other, "two": name}
+                    raise PydanticCustomError("trunk", message, context)
+            if trunk.auth != "ip":
                 user = (trunk.realm or self.realm, trunk.username)
-                if (other := users.setdefault(user, name)) != name:
+                if (twin := users.setdefault(user, name)) != name:
                     message = "username {user} is that of {one} and of {two}; give each its own"
-                    raise PydanticCustomError("trunk", message, {"user": user[1], "one": other, "two": name})
+                    raise PydanticCustomError("trunk", message, {"user": user[1], "one": twin, "two": name})
         return self
