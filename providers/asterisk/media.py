@@ -9,7 +9,8 @@ in channel variables. `accept` sends ANSWER, which answers a channel dialled wit
 one that is up already. Audio is in binary messages with nothing around it, control in text messages.
 
 Asterisk cuts what it gets into frames of its own and throws away what is left of a message, so every message is
-filled up with silence to whole frames; only the last of an utterance ever needs it. It queues 20 s and says
+filled up with silence to whole frames; only the last of an utterance ever needs it. (Of audio whose rate is
+converted the rest waits for the next message.) It queues 20 s and says
 MEDIA_XOFF long before: until MEDIA_XON `writable` is False and audio that comes all the same is held back here.
 
 FLUSH_MEDIA drops the queue with the marks in it, and Asterisk never speaks of those again: they are reported as
@@ -188,6 +189,7 @@ class MediaChannelStream(DirectStream):
         self._hush = self.format.silence[:1]
         self._max_held = int(MAX_HELD * rate) * wire_sample
         self._guard = FloodGuard(rate * wire_sample)
+        self._converts = rate != self.format.rate
         self._convert_in = rate_converter(rate, self.format.rate)
         self._convert_out = rate_converter(self.format.rate, rate)
 
@@ -259,7 +261,10 @@ class MediaChannelStream(DirectStream):
         if len(data) > self._most:
             data, self._held = data[: self._most], data[self._most :][: self._max_held]
         if over := len(data) % self._frame:
-            data += self._hush * (self._frame - over)
+            if self._converts:  # pieces vary by a few samples: silence between them would be heard
+                data, self._held = data[:-over], data[-over:]
+            else:
+                data += self._hush * (self._frame - over)
         return Binary(data)
 
     def mark(self, name: str) -> bytes | None:
