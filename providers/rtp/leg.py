@@ -1,0 +1,266 @@
+"""One call's RTP sockets, and the stream that the gateway takes them for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Self
+
+from offhook.codecs.audio import AudioFormat
+from offhook.providers.base import MediaStream, StreamEnded, StreamEvent
+from offhook.providers.rtp.clock import FrameClock
+from offhook.providers.rtp.latch import ip
+from offhook.providers.rtp.media import Address, MediaPlan
+from offhook.providers.rtp.packet import MAX_DATAGRAM
+from offhook.providers.rtp.ports import NoPortLeft, PortPool
+from offhook.providers.rtp.quality import MediaStats
+from offhook.providers.rtp.session import RtpSession
+
+BIND_TRIES: Final = 8
+"""Ports tried when other programs hold some of the range."""
+
+EXPEDITED: Final = 46 << 2
+"""DSCP EF (RFC 3246) in the TOS byte: voice goes first where the network knows classes."""
+
+OnEvents = Callable[[Sequence[StreamEvent], float], None]
+
+
+class RtpLeg(MediaStream):
+    """Stream and socket of one call in one object.
+
+    `open` binds a port pair, `start` begins to send and to hear by the first plan, `update` takes the next ones.
+    What the peer says comes by `on_events(events, now)`, never by `receive`. StreamStarted is the owner's to give,
+    for it is signalling that starts a SIP call.
+    """
+
+    def __init__(self, ports: PortPool, clock: FrameClock, port: int, host: str) -> None:
+        """Use `open`."""
+        self.local = Address(host, port)
+        "Where we hear RTP; RTCP is on the next port."
+        self.stream_id = f"rtp-{port}"
+        self.on_events: OnEvents = _nobody
+        self.closed_by_us = False
+        self.early = 0
+        "Datagrams that came before there was a plan."
+        self._ports, self._clock = ports, clock
+        self._loop = asyncio.get_running_loop()
+        self._session: RtpSession | None = None
+        self._rtp: asyncio.DatagramTransport | None = None
+        self._rtcp: asyncio.DatagramTransport | None = None
+        self._ended = False
+
+    @classmethod
+    async def open(cls, ports: PortPool, clock: FrameClock, host: str) -> Self:
+        """Bind a port pair at `host`, an IP literal of this machine (`0.0.0.0` and `::` are fine).
+
+        Raises:
+            NoPortLeft: the range is used up, or other programs hold it.
+            OSError: `host` is no address of this machine.
+            ValueError: `host` is a name.
+        """
+        ip(host)
+        loop = asyncio.get_running_loop()
+        for _ in range(BIND_TRIES):
+            port = ports.take(loop.time())
+            leg = cls(ports, clock, port, host)
+            try:
+                leg._rtp = await leg._bind(port, is_rtcp=False)
+                leg._rtcp = await leg._bind(port + 1, is_rtcp=True)
+            except BaseException as error:
+                leg.close()
+                if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                    continue
+                raise
+            return leg
+        raise NoPortLeft(f"{BIND_TRIES} RTP ports in a row belong to other programs: give a range of its own")
+
+    async def _bind(self, port: int, *, is_rtcp: bool) -> asyncio.DatagramTransport:
+        transport, _ = await self._loop.create_datagram_endpoint(
+            lambda: _Datagrams(self, is_rtcp), local_addr=(self.local.host, port)
+        )
+        # asyncio makes room for 256 KiB in every read; that is half of the cost of a packet.
+        if hasattr(transport, "max_size"):
+            transport.max_size = MAX_DATAGRAM
+        sock = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # a network that knows no classes loses nothing
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
+        return transport
+
+    # --- the agreement
+
+    def start(self, plan: MediaPlan, **settings: Any) -> None:
+        """Begin by the first plan; `settings` are the keyword arguments of RtpSession (signalling, inband_dtmf…).
+
+        Raises:
+            ValueError, RuntimeError: as RtpSession, or the peer's address is of another family than our socket.
+        """
+        assert self._session is None, "a leg starts once; update() takes further plans"
+        self._check(plan)
+        self._session = RtpSession(plan, self._loop.time(), **settings)
+        self._clock.add(self)
+
+    def update(self, plan: MediaPlan) -> None:
+        """Take the next plan; a change of hold comes by `on_events`.
+
+        Raises:
+            ValueError, RuntimeError: as `start`; the old plan is in force then.
+        """
+        assert self._session is not None, "update() before start()"
+        self._check(plan)
+        now = self._loop.time()
+        events = self._session.update(plan, now)
+        if events:
+            self.on_events(events, now)
+
+    def _check(self, plan: MediaPlan) -> None:
+        ours = ip(self.local.host).version
+        for remote in (plan.remote, plan.remote_rtcp):
+            if remote is not None and ip(remote.host, "plan.remote.host").version != ours:
+                raise ValueError(f"the peer's media address {remote.host} is not IPv{ours}, as our socket is")
+
+    # --- the stream
+
+    @property
+    def format(self) -> AudioFormat:  # type: ignore[override]  # fixed from start() on, never set
+        """What the gateway hears and says; valid after `start`."""
+        assert self._session is not None, "no format before start()"
+        return self._session.format
+
+    @property
+    def silent(self) -> bool:  # type: ignore[override]  # follows the plan
+        """True while no audio of the peer is to be expected, as on hold."""
+        return self._session is not None and self._session.silent
+
+    def receive(self, data: bytes | str, now: float) -> Sequence[StreamEvent]:
+        """Nothing: what comes is read from the socket here, and given to `on_events`."""
+        return ()
+
+    def receive_binary(self, data: bytes, now: float) -> Sequence[StreamEvent]:
+        """Nothing, as `receive`."""
+        return ()
+
+    def closed(self, now: float) -> Sequence[StreamEvent]:
+        """The call is over: StreamEnded, once."""
+        if self._ended:
+            return ()
+        self._ended = True
+        return (StreamEnded("stop" if self.closed_by_us else "transport-lost"),)
+
+    def media(self, payload: bytes) -> bytes:
+        """The payload itself; `send_message` queues it."""
+        return payload
+
+    def mark(self, name: str) -> None:
+        """RTP has no marks: what was heard goes by the clock."""
+
+    def clear(self, now: float) -> Sequence[bytes]:
+        """Empty the queue."""
+        if self._session is not None:
+            self._session.clear()
+        return ()
+
+    def send_dtmf(self, digits: str) -> bytes | None:
+        """Send keys by telephone-event, or by tone where that was agreed; None when neither is possible.
+
+        Raises:
+            ValueError: one of them is no key, or too many would wait.
+        """
+        if self._session is not None and self._session.send_dtmf(digits):
+            return b""
+        return None
+
+    def quality(self) -> Mapping[str, float]:
+        """Loss, jitter, round trip and opinion score, as far as they are known."""
+        if self._session is None:
+            return {}
+        stats = self._session.stats()
+        known = {"loss_percent": 100 * stats.loss, "jitter_ms": stats.jitter, "mos": stats.mos}
+        if stats.rtt is not None:
+            known["rtt_ms"] = stats.rtt
+        return known if stats.packets_received else {}
+
+    def stats(self) -> MediaStats:
+        """All figures; empty ones before `start`."""
+        return self._session.stats() if self._session is not None else MediaStats()
+
+    @property
+    def last_heard(self) -> float:
+        """Loop time of the peer's last valid packet, RTP or RTCP; 0.0: none yet."""
+        return self._session.last_heard if self._session is not None else 0.0
+
+    # --- the socket
+
+    @property
+    def writable_now(self) -> bool:
+        """False on hold, before the start and after the end."""
+        session = self._session
+        return session is not None and not session.held and self._rtp is not None
+
+    def send_message(self, message: bytes) -> None:
+        """Queue audio of `media`."""
+        if self._session is not None:
+            self._session.play(message)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye by RTCP, close the sockets, let the ports rest. A second time does nothing."""
+        now = self._loop.time()
+        if self._session is not None and self._rtp is not None:
+            self._clock.discard(self)
+            self._send(self._session.leave(now))
+        self.closed_by_us = True
+        for transport in (self._rtp, self._rtcp):
+            if transport is not None:
+                transport.close()
+        self._rtp = self._rtcp = None
+        self._ports.give_back(self.local.port, now)
+
+    def tick(self, now: float) -> None:
+        """Every 20 ms, by the clock: send what is owed, hear what is due."""
+        session = self._session
+        assert session is not None
+        self._send(session.tick(now))
+        events = session.poll(now)
+        if events:
+            self.on_events(events, now)
+
+    def datagram(self, data: bytes, source: Any, is_rtcp: bool) -> None:
+        """Take what came to one of the sockets."""
+        session = self._session
+        if session is None:
+            self.early += 1
+            return
+        if len(source) > 2:  # IPv6: flow and scope are nobody's address
+            source = source[:2]
+        now = self._loop.time()
+        events = session.receive(data, source, now, is_rtcp=is_rtcp)
+        if events:
+            self.on_events(events, now)
+
+    def _send(self, datagrams: Sequence[tuple[bytes, Address, bool]]) -> None:
+        for data, target, is_rtcp in datagrams:
+            transport = self._rtcp if is_rtcp else self._rtp
+            if transport is not None:
+                transport.sendto(data, target)
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """One of the two sockets."""
+
+    def __init__(self, leg: RtpLeg, is_rtcp: bool) -> None:
+        self._leg, self._is_rtcp = leg, is_rtcp
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._leg.datagram(data, addr, self._is_rtcp)
+
+    def error_received(self, exc: Exception) -> None:
+        """The network refused one datagram; the next may go through, and a dead line shows by its silence."""
+
+
+def _nobody(events: Sequence[StreamEvent], now: float) -> None:
+    """Until somebody listens."""

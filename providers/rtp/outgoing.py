@@ -1,0 +1,252 @@
+"""Our side of the audio: what is queued, packed and sent, at the pace of speech.
+
+Theory of operation
+-------------------
+One packet is owed for every `ptime` of the clock: a key (telephone-event), else queued audio, else silence. Silence is
+sent, not kept: it holds NAT bindings open and tells the peer that the line lives. On hold nothing is sent; the
+timestamp goes on all the same, and the first packet afterwards carries the marker. After a stall of ours the timestamp
+skips what was missed instead of a burst; the audio is only later. Keys delay the audio, they do not replace it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Literal
+
+from offhook.codecs.audio import AudioFormat
+from offhook.codecs.dtmf import tones
+from offhook.providers.rtp.coding import Encoder, packet_ms
+from offhook.providers.rtp.dtmf import GAP_MS, KEYS, TONE_MS, KeySender, codes
+from offhook.providers.rtp.media import MediaPlan
+from offhook.providers.rtp.packet import HEADER, MARKER, PLAIN
+
+EARLY: Final = 0.005
+"""Seconds by which a packet may leave before its time: ticks come on a grid, a little off it."""
+
+MAX_BEHIND: Final = 0.100
+"""Seconds behind the clock from which time is skipped. Less is made up for, one packet more a tick."""
+
+MAX_QUEUED: Final = 5.0
+"""Seconds of audio that may wait. Play-out gives 0.2 s at most, and dialling a number takes a few seconds meanwhile."""
+
+_NONE: Final[list[bytes]] = []
+
+
+class Outgoing:
+    """One outgoing stream.
+
+    Raises:
+        RuntimeError: the codec's library is not installed.
+    """
+
+    __slots__ = (
+        "_audio",
+        "_burst",
+        "_clock",
+        "_due",
+        "_encoder",
+        "_format",
+        "_key_type",
+        "_keys",
+        "_marker",
+        "_need",
+        "_ptime",
+        "_queue",
+        "_queued",
+        "_room",
+        "_silence",
+        "_silent_payload",
+        "_speaking",
+        "_ticks",
+        "_tones",
+        "dropped",
+        "octets",
+        "packets",
+        "sending",
+        "sequence",
+        "ssrc",
+        "timestamp",
+    )
+
+    def __init__(
+        self, plan: MediaPlan, format: AudioFormat, now: float, *, ssrc: int, sequence: int, timestamp: int
+    ) -> None:
+        self.ssrc, self.sequence, self.timestamp = ssrc, sequence & 0xFFFF, timestamp & 0xFFFFFFFF
+        self.packets = self.octets = self.dropped = 0
+        "`dropped` counts bytes of audio, as the codec takes it."
+        self.sending = False
+        self._format = format
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._tones: deque[bytes] = deque()
+        self._keys = KeySender()
+        self._due = now
+        self._marker = MARKER
+        self._speaking = False
+        self._encoder = Encoder(plan.codec, format)
+        self._set(plan)
+
+    def update(self, plan: MediaPlan, now: float) -> None:
+        """A new agreement: codec, numbers, packet length, direction. What is queued stays, in the new codec."""
+        if plan.codec != self._encoder.codec:
+            old, self._encoder = self._encoder, Encoder(plan.codec, self._format)
+            if old.own != self._encoder.own:
+                again = Encoder(plan.codec, old.own)
+                self._queue = deque(map(again.convert, self._queue))
+                self._tones = deque(map(again.convert, self._tones))
+                self._queued = sum(map(len, self._queue))
+            if plan.codec.clock != self._clock:
+                self._marker = MARKER  # another clock: the timestamp goes on from where it is, at another pace
+        self._skip(now)
+        self._set(plan)
+
+    def _set(self, plan: MediaPlan) -> None:
+        encoder, ms = self._encoder, packet_ms(plan.codec, plan.ptime)
+        self._audio = plan.send_type
+        self._key_type = plan.dtmf_send_type
+        self._clock = plan.codec.clock
+        self._ptime = ms / 1000
+        self._ticks = plan.codec.clock * ms // 1000
+        self._need = encoder.own.rate * ms // 1000 * encoder.own.sample_bytes
+        self._room = encoder.own.size(MAX_QUEUED)
+        self._silence = encoder.own.hush(ms / 1000)
+        # Linear silence is silence in any byte order; G.722 and Opus have to encode theirs.
+        self._silent_payload = self._silence if plan.codec.name in ("PCMU", "PCMA", "L16") else None
+        self._burst = max(1, 20 // ms) + 1
+        sending = plan.direction in ("sendrecv", "sendonly")
+        if sending and not self.sending:
+            self._marker = MARKER
+        self.sending = sending
+
+    # --- what is to be sent
+
+    def play(self, audio: bytes) -> None:
+        """Queue audio in the format of the call. Beyond `MAX_QUEUED` the oldest is dropped."""
+        if not self._encoder.plain:
+            audio = self._encoder.convert(audio)
+        if audio:
+            self._queue.append(audio)
+            self._queued += len(audio)
+            while self._queued > self._room:
+                old = self._queue.popleft()
+                self._queued -= len(old)
+                self.dropped += len(old)
+
+    def clear(self) -> None:
+        """Forget the audio that waits; keys are still sent."""
+        self._queue.clear()
+        self._queued = 0
+
+    def press(self, digits: str, way: Literal["event", "tone"]) -> None:
+        """Send keys, as telephone-events or as tones in the audio.
+
+        Raises:
+            ValueError: one of them is no key, or too many would wait.
+        """
+        if way == "event":
+            self._keys.press(digits)
+            return
+        for code in codes(digits):
+            tone = tones(KEYS[code], TONE_MS / 1000, self._encoder.own)
+            self._tones.append(tone + self._encoder.own.hush(GAP_MS / 1000))
+
+    @property
+    def queued(self) -> float:
+        """Seconds of audio that wait."""
+        return self._encoder.own.duration(self._queued)
+
+    @property
+    def dropped_seconds(self) -> float:
+        """Seconds of audio that never left."""
+        return self._encoder.own.duration(self.dropped)
+
+    # --- sending
+
+    def due(self, now: float) -> list[bytes]:
+        """The packets that are owed by now, as a rule one."""
+        if not self.packets:
+            self._due = now
+        behind = now + EARLY - self._due
+        if not self.sending or behind < 0:
+            return _NONE
+        if behind > MAX_BEHIND:
+            self._skip(now)
+            self._marker = MARKER
+        packets = [self._packet()]
+        self._due += self._ptime
+        while self._due <= now + EARLY and len(packets) < self._burst:
+            packets.append(self._packet())
+            self._due += self._ptime
+        return packets
+
+    def _packet(self) -> bytes:
+        second, timestamp = self._audio | self._marker, self.timestamp
+        self._marker = 0
+        payload: bytes | None = None
+        if self._keys.active:
+            if self._key_type is None:
+                self._keys = KeySender()  # the peer has given up telephone-events
+                payload = self._pack(self._silence)
+            else:
+                event = self._keys.next(timestamp, self._ticks, self._clock)
+                if event is None:
+                    payload = self._pack(self._silence)
+                else:
+                    payload, timestamp, first = event
+                    second = self._key_type | (MARKER if first else 0)
+        elif self._tones:
+            payload = self._pack(self._take(self._tones))
+        elif self._queued >= self._need or (self._queued and self._speaking):
+            payload = self._pack(self._next_audio())
+        elif self._queued:
+            # A part of a packet at the beginning of speech: the rest is on its way, and has until the next packet.
+            self._speaking = True
+            payload = self._pack(self._silence)
+        else:
+            self._speaking = False
+            payload = self._silent_payload or self._pack(self._silence)
+        data = HEADER.pack(PLAIN, second, self.sequence, timestamp, self.ssrc) + payload
+        self.sequence = self.sequence + 1 & 0xFFFF
+        self.timestamp = self.timestamp + self._ticks & 0xFFFFFFFF
+        self.packets += 1
+        self.octets += len(payload)
+        return data
+
+    def _pack(self, audio: bytes) -> bytes:
+        encode = self._encoder.encode
+        return audio if encode is None else encode(audio)
+
+    def _next_audio(self) -> bytes:
+        self._speaking = True
+        queue, need = self._queue, self._need
+        audio = queue[0]
+        if len(audio) == need:
+            queue.popleft()
+            self._queued -= need
+            return audio
+        before = self._queued
+        audio = self._take(queue)
+        self._queued = max(0, before - need)
+        return audio
+
+    def _take(self, queue: deque[bytes]) -> bytes:
+        """A packet's audio from the head of the queue, filled up with silence."""
+        need = self._need
+        audio = queue.popleft()
+        while len(audio) < need and queue:
+            audio += queue.popleft()
+        if len(audio) > need:
+            queue.appendleft(audio[need:])
+            return audio[:need]
+        return audio + self._silence[len(audio) :]
+
+    def _skip(self, now: float) -> None:
+        """Let the timestamp follow the clock over time in which nothing was sent."""
+        missed = int((now + EARLY - self._due) / self._ptime)
+        if missed > 0:
+            self._due += missed * self._ptime
+            self.timestamp = self.timestamp + missed * self._ticks & 0xFFFFFFFF
+
+    def timestamp_at(self, now: float) -> int:
+        """Timestamp of our stream at this moment, for a sender report."""
+        return self.timestamp + int((now - self._due) * self._clock) & 0xFFFFFFFF
