@@ -277,6 +277,12 @@ FAULT_KINDS = frozenset(
         "carrier-error",  # the carrier reports an error of its own
         "after-stop",
         "flood",  # more than twice real time for seconds on end
+        "bad-packet",  # RTP: no packet, or lengths in it that exceed it
+        "bad-rtcp",
+        "bad-payload",  # a codec cannot have made it
+        "unknown-payload",  # a payload type that was not agreed on
+        "wrong-source",  # from an address that is not the peer's
+        "srtp",  # not authentic, or received before
     }
 )
 """Every `kind` a ProtocolFault may carry; metrics are labelled with it."""
