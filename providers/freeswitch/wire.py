@@ -50,6 +50,7 @@ from offhook.providers.json_stream import (
     MESSAGE_TOO_BIG,
     POLICY_VIOLATION,
     UNSUPPORTED_DATA,
+    fault_kind,
     utf8_excerpt,
 )
 
@@ -143,8 +144,7 @@ class FreeswitchStream(DirectStream):
         try:
             message = _from_peer(data)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            kind = "bad-message" if isinstance(error, msgspec.ValidationError) else "bad-json"
-            return (ProtocolFault(kind, f"{error}: {utf8_excerpt(data)}"[:200]),)
+            return (ProtocolFault(fault_kind(error), f"{error}: {utf8_excerpt(data)}"[:200]),)
         if message.event == "dtmf":
             return self._key(message)
         events = self._message(message, now) if self._state == "open" else None
