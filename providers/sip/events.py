@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from offhook.providers.sip.headers import NameAddr
     from offhook.providers.sip.hop import Hop
     from offhook.providers.sip.invite import InviteSession
-    from offhook.providers.sip.message import Headers, Request
+    from offhook.providers.sip.message import Headers, Request, Response
     from offhook.providers.sip.transaction import ServerTransaction
 
 EndedBy = Literal["caller", "callee", "timer", "transport", "protocol"]
@@ -162,6 +162,8 @@ class RequestDone:
     id: int
     status: int
     headers: Headers | None
+    response: Response | None = None
+    "None when no response came."
 
 
 UaEvent = (
