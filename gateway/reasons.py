@@ -17,6 +17,7 @@ class CallStatus(StrEnum):
 
     LIVE = "live"
     COMPLETED = "completed"
+    UNANSWERED = "unanswered"
     FAILED = "failed"
     LOST = "lost"
     REFUSED = "refused"
@@ -42,6 +43,12 @@ class EndReason(StrEnum):
     MEDIA_NEVER_CAME = "media_never_came"
     CARRIER_PROTOCOL_ERROR = "carrier_protocol_error"
     OPERATOR_KILL = "operator_kill"
+
+    CALLEE_BUSY = "callee_busy"
+    CALLEE_NO_ANSWER = "callee_no_answer"
+    CALLEE_DECLINED = "callee_declined"
+    CALLEE_UNKNOWN = "callee_unknown"
+    CALLEE_UNREACHABLE = "callee_unreachable"
 
     CARRIER_RESET = "carrier_reset"
     CARRIER_TIMEOUT = "carrier_timeout"
@@ -80,6 +87,10 @@ STATUS_OF: dict[EndReason, CallStatus] = {
             _R.OPERATOR_KILL,
         ],
         _S.FAILED,
+    ),
+    **dict.fromkeys(
+        [_R.CALLEE_BUSY, _R.CALLEE_NO_ANSWER, _R.CALLEE_DECLINED, _R.CALLEE_UNKNOWN, _R.CALLEE_UNREACHABLE],
+        _S.UNANSWERED,
     ),
     **dict.fromkeys([_R.CARRIER_RESET, _R.CARRIER_TIMEOUT, _R.GATEWAY_DIED], _S.LOST),
     **dict.fromkeys([_R.NO_CAPACITY, _R.DRAINING, _R.NO_ROUTE, _R.CLOSED_HOURS], _S.REFUSED),

@@ -13,7 +13,7 @@ import gc
 import signal
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvicorn
@@ -35,6 +35,9 @@ from offhook.gateway.store import Shipper, Store
 from offhook.gateway.switchboard import Switchboard, apology_text
 from offhook.providers import provider_class
 from offhook.providers.base import Provider
+
+if TYPE_CHECKING:
+    from offhook.gateway.sip.service import SipService
 
 log = structlog.get_logger("offhook.gateway.server")
 
@@ -115,11 +118,18 @@ class Gateway:
             metrics.watch(board, shipper)
             metrics.read("offhook_tasks", "asyncio tasks of the media process.", lambda: len(asyncio.all_tasks()))
             board.start()
+            sip: SipService | None = None
+            if config.sip is not None:
+                from offhook.gateway.sip.service import SipService  # only where there is SIP
+
+                sip = SipService(config.sip, board)
+                stack.push_async_callback(sip.close)
+                await sip.start()
             stack.push_async_callback(board.close, ORDER_BUDGET)
             # What start-up made stays for good: the collector need not walk it while calls are up.
             gc.collect()
             gc.freeze()
-            await self._serve_http(App(board, metrics), board, listening)
+            await self._serve_http(App(board, metrics, sip), board, listening)
         log.info("gateway stopped")
         return 0
 

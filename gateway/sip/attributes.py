@@ -28,7 +28,6 @@ TOLD: Final = ("Diversion", "History-Info", "P-Asserted-Identity", "Privacy", "R
 ANONYMOUS: Final = "anonymous"
 
 
-
 def read(trunk: TrunkSettings, headers: Headers) -> dict[str, str]:
     """Headers as fields: those every trunk tells, those it passes on by their own names, and its attributes."""
     prefixes = tuple(prefix.lower() for prefix in trunk.pass_headers)

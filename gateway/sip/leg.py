@@ -1,0 +1,571 @@
+"""One SIP call's leg: its session, its audio, and what its Call hears of both.
+
+Theory of operation
+-------------------
+An inbound call is admitted before a leg is made for it, so a leg may take a port. Its offer is answered on paper
+first (an impossible one is refused before any agent wakes up), then it rings while the switchboard finds an agent,
+and is answered when that one is ready. Audio flows from the ACK on, never before: an address that only pretends to
+be the caller's gets no stream.
+
+An outbound call waits for its agent first, and then tries the trunk's targets, each once, until one does more than
+fail to answer. Its audio begins with the 200.
+
+A leg outlives its first session when the peer moves the call: an INVITE with Replaces, or a REFER that we accept and
+follow, puts another session in its place. The Call notices nothing but the audio of somebody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from offhook.gateway.numbers import matches
+from offhook.gateway.reasons import EndedBy, EndReason
+from offhook.gateway.sip import attributes, keys
+from offhook.gateway.sip.outcome import NO_ANSWER, end_reason, refusal
+from offhook.gateway.switchboard import DrainingError, ReplayedWebhookError
+from offhook.providers.base import (
+    AcceptAnswer,
+    Answer,
+    CarrierRefused,
+    DtmfReceived,
+    IncomingCall,
+    StreamEnded,
+    StreamEvent,
+    StreamStarted,
+)
+from offhook.providers.rtp.leg import RtpLeg
+from offhook.providers.rtp.media import Address, MediaPlan
+from offhook.providers.sip.events import (
+    Acked,
+    Answered,
+    Cancelled,
+    Ended,
+    InfoReceived,
+    OfferAnswered,
+    OfferReceived,
+    Progressed,
+    ReferProgressed,
+    ReferReceived,
+    Refused,
+    UaEvent,
+)
+from offhook.providers.sip.negotiation import BadSdp, MediaNegotiator, NotAcceptable
+
+if TYPE_CHECKING:
+    from offhook.gateway.call import Call
+    from offhook.gateway.sip.service import SipService
+    from offhook.providers.sip.invite import InviteSession
+    from offhook.providers.sip.settings import TrunkSettings
+
+REFER_BUDGET: Final = 35.0
+"""Seconds for a transfer to be reported on; a peer that says nothing for that long has not done it."""
+
+CONSULT_BUDGET: Final = 30
+"""Seconds the target of an attended transfer may let its phone ring."""
+
+AFTER_TRANSFER: Final = 1.0
+"""Seconds the peer has to hang up after a transfer before we do."""
+
+NORMAL: Final = "Q.850;cause=16"
+UNUSABLE: Final = "Q.850;cause=127"
+"""Reasons of a hang-up (RFC 3326): normal call clearing; interworking, for media that cannot be used."""
+
+FAILOVER: Final = frozenset({408, 500, 502, 503, 504})
+"""Refusals after which another target of the trunk may do better (RFC 3263 section 4.3)."""
+
+NOT_ACCEPTABLE: Final = 488
+BAD_REQUEST: Final = 400
+DECLINED: Final = 603
+
+
+class SipLeg:
+    """One call between a trunk and us. Lives on the event loop."""
+
+    def __init__(self, service: SipService, name: str, trunk: TrunkSettings, rtp: RtpLeg, local: Address) -> None:
+        self.name, self.trunk = name, trunk
+        self.call: Call | None = None
+        "None for the call to the target of an attended transfer, which no agent takes."
+        self.session: InviteSession | None = None
+        self.id = ""
+        "The carrier's id of the call."
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._rtp, self._local = rtp, local
+        self._media = self._negotiator()
+        self._answer_body: bytes | None = None
+        self._keys = keys.Source(trunk.dtmf)
+        self._over = False
+        self._refer: asyncio.Future[int] | None = None
+        self._outcome: asyncio.Future[Answered | Refused] | None = None
+        self._successor: InviteSession | None = None
+        self._next_media: MediaNegotiator | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._log = structlog.get_logger("offhook.gateway.sip").bind(trunk=name)
+        rtp.on_events = self._heard
+
+    def _negotiator(self) -> MediaNegotiator:
+        trunk = self.trunk
+        return MediaNegotiator(
+            codecs=trunk.media_codecs,
+            srtp=trunk.srtp,
+            session_id=secrets.randbits(62),
+            ptime=trunk.ptime,
+            dtmf=trunk.dtmf in ("auto", "rfc4733"),
+            comfort_noise=trunk.comfort_noise,
+            prefer=trunk.prefer,
+        )
+
+    # --- inbound
+
+    async def take(self, session: InviteSession) -> None:
+        """Ring, find an agent, answer or refuse."""
+        self.session = session
+        self.id = session.request.call_id
+        request = session.request
+        try:
+            if session.remote_offer is not None:
+                self._answer_body, _ = self._media.answer(session.remote_offer, self._local)
+        except BadSdp as error:
+            self._refuse(BAD_REQUEST, f"SDP: {error}"[:100])
+            return
+        except NotAcceptable as error:
+            self._log.warning("offer cannot be used", call_id=self.id, error=error.text)
+            self._refuse(error.status, "", [("Warning", error.warning)])
+            return
+        self._ring(session)
+        incoming = IncomingCall(
+            carrier_call_id=self.id,
+            from_number=attributes.caller(request),
+            to_number=attributes.called(request, self._service.registered_as(self.name)),
+            direction="inbound",
+            fields=self._fields(session),
+        )
+        board, provider = self._service.board, self._service.provider
+        try:
+            answer = await board.incoming(provider, incoming)
+        except ReplayedWebhookError:
+            self._refuse(482, "Call-ID was used before")
+            return
+        except DrainingError:
+            self._service.refuse_busy(session)
+            self._drop()
+            return
+        call = board.find(provider, self.id)
+        if self._over:
+            if call is not None:
+                call.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, "while it rang")
+        elif isinstance(answer, AcceptAnswer) and call is not None:
+            self._accept(call, answer)
+        else:
+            self._decline(answer)
+
+    def _ring(self, session: InviteSession) -> None:
+        now = self._loop.time()
+        if self.trunk.early_media and self._answer_body is not None and self._media.plan is not None:
+            session.ring(183, self._answer_body, now=now)
+        else:
+            session.ring(180, now=now)
+        self._service.flush()
+
+    def _accept(self, call: Call, answer: AcceptAnswer) -> None:
+        session = self.session
+        assert session is not None
+        self.call = call
+        call.connect(self._rtp, self._rtp)
+        body = self._answer_body if self._answer_body is not None else self._media.offer(self._local)
+        session.answer(body, self._headers(answer.attributes), now=self._loop.time())
+        self._service.flush()
+
+    def _decline(self, answer: Answer) -> None:
+        status, reason = refusal(answer)
+        if status == 503:
+            assert self.session is not None
+            self._service.refuse_busy(self.session)
+            self._drop()
+        else:
+            self._refuse(status, reason)
+
+    def _refuse(self, status: int, reason: str = "", headers: Sequence[tuple[str, str]] = ()) -> None:
+        if self.session is not None and not self._over:
+            self.session.refuse(status, reason, headers, now=self._loop.time())
+            self._service.flush()
+        self._drop()
+
+    def _fields(self, session: InviteSession) -> dict[str, str]:
+        fields = {
+            "trunk": self.name,
+            "sip_call_id": session.request.call_id,
+            "from_uri": str(session.remote_party.uri),
+            "to_uri": str(session.local_party.uri),
+            "from_name": session.remote_party.display,
+        }
+        if agent := session.headers.get("User-Agent"):
+            fields["user_agent"] = agent[: attributes.MAX_VALUE]
+        return {key: value for key, value in fields.items() if value} | attributes.read(self.trunk, session.headers)
+
+    # --- outbound
+
+    async def place(self, incoming: IncomingCall, agent: str, ring_timeout: float) -> None:
+        """Wait for the agent, then call."""
+        board, provider = self._service.board, self._service.provider
+        self.id = incoming.carrier_call_id
+        try:
+            answer = await board.incoming(provider, incoming, agent=agent)
+        except (ReplayedWebhookError, DrainingError) as error:
+            self._log.warning("call not placed", error=type(error).__name__)
+            self._drop()
+            return
+        call = board.find(provider, self.id)
+        if not isinstance(answer, AcceptAnswer) or call is None:
+            self._drop()
+            return
+        self.call = call
+        call.connect(self._rtp, self._rtp)
+        told = {name: value for name, value in incoming.fields.items() if name != "trunk"}
+        headers = self._headers({**told, **answer.attributes})
+        status, reason = await self.dial(incoming.to_number, incoming.from_number, ring_timeout, headers)
+        if status >= 300:
+            call.end(end_reason(status), EndedBy.CARRIER, f"{status} {reason}".strip(), hang_up=False)
+            self._drop()
+
+    async def dial(
+        self, number: str, from_number: str, ring_timeout: float, headers: Sequence[tuple[str, str]] = ()
+    ) -> tuple[int, str]:
+        """Call a number over the trunk; gives the status (200: it is up) and the reason of the last target tried."""
+        status, reason = 503, "no target of the trunk can be reached"
+        deadline = self._loop.time() + ring_timeout
+        async for target in self._service.targets(self.name, number):
+            if self._over:
+                return 487, "hung up before"
+            outcome = self._outcome = self._loop.create_future()
+            self.session = self._service.invite(
+                self, target, number, from_number, self._media.offer(self._local), headers
+            )
+            try:
+                async with asyncio.timeout_at(deadline):
+                    event = await outcome
+            except TimeoutError:
+                self.hang_up()
+                return NO_ANSWER, f"no answer within {ring_timeout:g} s"
+            if isinstance(event, Answered):
+                return 200, ""
+            self._service.outcome(self.name, target, event.status)
+            status, reason = event.status, event.reason
+            self._media.withdraw()
+            if status not in FAILOVER:
+                break
+        return status, reason
+
+    # --- what happens to the session
+
+    def take_event(self, event: UaEvent) -> None:
+        """Anything of this leg's sessions."""
+        session = getattr(event, "session", None)
+        if session is not None and session is self._successor:
+            self._successor_event(event)
+        elif session is not self.session:
+            return  # of a session that was replaced: its end is no news
+        elif isinstance(event, Acked):
+            self._acked(event)
+        elif isinstance(event, Answered):
+            self._answered(event)
+        elif isinstance(event, Progressed):
+            self._note("sip.progress", {"status": event.status})
+        elif isinstance(event, Refused):
+            self._settle(event)
+        elif isinstance(event, OfferReceived):
+            self._offered(event)
+        elif isinstance(event, OfferAnswered):
+            self._offer_answered(event)
+        elif isinstance(event, InfoReceived):
+            if (digit := keys.from_info(event.body, event.content_type)) and self._keys.takes("info"):
+                self._tell(DtmfReceived(*digit))
+        elif isinstance(event, ReferReceived):
+            self._referred(event)
+        elif isinstance(event, ReferProgressed):
+            if event.final and self._refer is not None and not self._refer.done():
+                self._refer.set_result(event.status)
+        elif isinstance(event, Ended | Cancelled):
+            self._ended(event)
+
+    def _acked(self, event: Acked) -> None:
+        try:
+            plan = self._media.plan if event.sdp is None else self._media.take_answer(event.sdp)
+        except (BadSdp, NotAcceptable) as error:
+            self._fail(f"the answer in the ACK cannot be used: {error}")
+            return
+        if plan is None:
+            self._fail("we were asked for an offer, and the ACK brought no answer to it")
+            return
+        self._up(plan)
+
+    def _answered(self, event: Answered) -> None:
+        try:
+            if event.sdp is None:
+                raise BadSdp("it is missing")
+            self._up(self._media.take_answer(event.sdp))
+        except (BadSdp, NotAcceptable) as error:
+            self._fail(f"the answer cannot be used: {error}")
+        self._settle(event)
+
+    def _settle(self, event: Answered | Refused) -> None:
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result(event)
+
+    def _up(self, plan: MediaPlan) -> None:
+        """Audio may flow."""
+        session = self.session
+        assert session is not None
+        now = self._loop.time()
+        inband = self.trunk.dtmf == "inband" or (self.trunk.dtmf == "auto" and not plan.dtmf_receive_types)
+        host = self._service.host_of(session)
+        # Programs of this machine send from whichever of its loopback addresses they like.
+        local = ip_address(host).is_loopback
+        self._rtp.start(plan, signalling=host, inband_dtmf=inband, loopback_latch=local)
+        details = {"sip_call_id": session.dialog.call_id, "codec": plan.codec.name, "srtp": plan.srtp_send is not None}
+        self._note("sip.media", details)
+        if self.call is not None:
+            self.call.last_heard = now
+            self.call.carrier_event(StreamStarted(session.id, self.id, self._rtp.format, {}))
+
+    def _offered(self, event: OfferReceived) -> None:
+        """The peer wants other media, or a full offer of ours."""
+        session, now = event.session, self._loop.time()
+        if event.sdp is None:
+            session.answer_offer(self._media.offer(self._local), now=now)
+            return
+        try:
+            body, plan = self._media.answer(event.sdp, self._local)
+        except BadSdp:
+            session.answer_offer(None, BAD_REQUEST, now=now)
+        except NotAcceptable:
+            session.answer_offer(None, NOT_ACCEPTABLE, now=now)
+        else:
+            session.answer_offer(body, now=now)
+            self._rtp.update(plan)
+
+    def _offer_answered(self, event: OfferAnswered) -> None:
+        if event.sdp is None:
+            self._media.withdraw()
+            return
+        try:
+            self._rtp.update(self._media.take_answer(event.sdp))
+        except (BadSdp, NotAcceptable) as error:
+            self._log.warning("answer cannot be used; the audio stays as it was", call_id=self.id, error=str(error))
+
+    def _fail(self, why: str) -> None:
+        self._log.warning("call cannot go on", call_id=self.id, error=why)
+        if self.call is not None:
+            self.call.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER, why, hang_up=False)
+        self.hang_up(UNUSABLE)
+
+    def _ended(self, event: Ended | Cancelled) -> None:
+        cause = event.cause if isinstance(event, Ended) else "cancelled while it rang"
+        lost = isinstance(event, Ended) and event.by in ("timer", "transport")
+        if event.headers is not None and (fields := attributes.read(self.trunk, event.headers)):
+            self._note("sip.hang_up", fields)
+        if self._refer is not None and not self._refer.done():
+            self._refer.set_result(200)  # peers hang up as soon as the transfer stands, and report no more
+        call = self.call or self._service.board.find(self._service.provider, self.id)
+        self._drop()
+        if call is None:
+            return
+        if not call.answered_at:
+            call.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, cause, hang_up=False)
+        elif lost:
+            call.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, cause, hang_up=False)
+        else:
+            call.carrier_event(StreamEnded("stop", cause))
+
+    # --- audio
+
+    def _heard(self, events: Sequence[StreamEvent], now: float) -> None:
+        call = self.call
+        if call is None:
+            return
+        call.last_heard = now
+        for event in events:
+            if isinstance(event, DtmfReceived) and not self._keys.takes("rtp"):
+                continue
+            call.carrier_event(event)
+
+    def _tell(self, event: StreamEvent) -> None:
+        if self.call is not None:
+            self.call.carrier_event(event)
+
+    def _note(self, event: str, data: Mapping[str, object]) -> None:
+        if self.call is not None:
+            self.call.note(event, dict(data))
+
+    # --- orders
+
+    def hang_up(self, reason: str = NORMAL) -> None:
+        """End the call as its state demands; the Call hears of it as of any end."""
+        headers = self._headers(self.call.attributes) if self.call is not None else []
+        now = self._loop.time()
+        for session in (self._successor, self.session):
+            if session is not None:
+                session.hang_up(reason, headers if session is self.session else (), now=now)
+        if self.session is None:
+            self._drop()
+        self._service.flush()
+
+    def send_info(self, digits: str) -> bool:
+        """Send keys by INFO, half a second for a `w`; False when the call is not up."""
+        session = self.session
+        if session is None or not session.confirmed:
+            return False
+        delay = 0.0
+        for digit in digits:
+            if digit != "w":
+                self._timers.append(self._loop.call_later(delay, self._send_key, digit))
+            delay += keys.PAUSE if digit == "w" else keys.EVERY
+        return True
+
+    def _send_key(self, digit: str) -> None:
+        if self.session is not None and self.session.confirmed:
+            self.session.info(keys.to_info(digit), keys.RELAY, self._loop.time())
+            self._service.flush()
+
+    async def transfer(self, to: str) -> None:
+        """Hand the caller over, blind or attended as the trunk says.
+
+        Raises:
+            CarrierRefused: the peer, or the target, did not take it; the call goes on with us.
+        """
+        session = self.session
+        if session is None or not session.confirmed:
+            raise CarrierRefused("the call is not up", status=481)
+        consult: SipLeg | None = None
+        if self.trunk.transfer == "attended":
+            consult = await self._service.consult(self.name)
+            ours = self.call.incoming.to_number if self.call is not None else ""
+            status, reason = await consult.dial(to, ours, CONSULT_BUDGET)
+            if status != 200:
+                consult.hang_up()
+                raise CarrierRefused(f"{to} was called and gave {status} {reason}".strip(), status=status)
+        try:
+            await self._refer_to(session, to, consult)
+        finally:
+            if consult is not None:
+                self._loop.call_later(AFTER_TRANSFER, consult.hang_up)
+        self._timers.append(self._loop.call_later(AFTER_TRANSFER, self.hang_up))
+
+    async def _refer_to(self, session: InviteSession, to: str, consult: SipLeg | None) -> None:
+        self._refer = self._loop.create_future()
+        target = self._service.refer_target(self.name, to, session)
+        replaces = consult.session if consult is not None else None
+        attributes_of = self.call.attributes if self.call is not None else {}
+        session.refer(target, replaces=replaces, headers=self._headers(attributes_of), now=self._loop.time())
+        self._service.flush()
+        try:
+            async with asyncio.timeout(REFER_BUDGET):
+                status = await self._refer
+        except TimeoutError:
+            raise CarrierRefused(f"no word on the transfer to {to} for {REFER_BUDGET:g} s", status=408) from None
+        finally:
+            self._refer = None
+        if status >= 300:
+            raise CarrierRefused(f"the transfer to {to} was answered with {status}", status=status)
+
+    def _headers(self, wanted: Mapping[str, str]) -> list[tuple[str, str]]:
+        headers, left = attributes.write(self.trunk, wanted)
+        if left:
+            self._note("attributes.not_sent", {"names": left})
+        return headers
+
+    # --- the peer moves the call
+
+    def _referred(self, event: ReferReceived) -> None:
+        """The peer asks us to call somebody else instead of it."""
+        session, now = event.session, self._loop.time()
+        number = event.target.uri.user
+        if self._successor is not None or not any(matches(pattern, number) for pattern in self.trunk.accept_refer):
+            self._log.warning("transfer by the peer refused", call_id=self.id, to=number)
+            self._note("sip.refer", {"to": number, "ok": False})
+            session.refuse_refer(event.tx, DECLINED, now=now)
+            return
+        session.accept_refer(event.tx, now)
+        self._note("sip.refer", {"to": number, "ok": True})
+        found = (("Replaces", event.replaces), ("Referred-By", event.referred_by))
+        headers = [(name, value) for name, value in found if value]
+        self._service.board.run(self._follow(session, number, headers), f"sip-{self.id}:refer")
+
+    async def _follow(self, session: InviteSession, number: str, headers: list[tuple[str, str]]) -> None:
+        media = self._negotiator()
+        ours = session.local_party.uri.user
+        async for target in self._service.targets(self.name, number):
+            if self._over:
+                return
+            self._next_media = media
+            offer = media.offer(self._local)
+            self._successor = self._service.invite(self, target, number, ours, offer, headers)
+            return
+        session.refer_progress(503, now=self._loop.time())
+        self._service.flush()
+
+    def _successor_event(self, event: UaEvent) -> None:
+        session, now = self.session, self._loop.time()
+        assert session is not None
+        if isinstance(event, Progressed):
+            session.refer_progress(event.status, now=now)
+        elif isinstance(event, Answered) and event.sdp is not None and self._next_media is not None:
+            try:
+                plan = self._next_media.take_answer(event.sdp)
+            except (BadSdp, NotAcceptable) as error:
+                self._log.warning("transfer target's answer cannot be used", call_id=self.id, error=str(error))
+                event.session.hang_up(now=now)
+                self._successor = None
+                session.refer_progress(NOT_ACCEPTABLE, now=now)
+                return
+            session.refer_progress(200, now=now)
+            self._replace(event.session, self._next_media, plan)
+        elif isinstance(event, Refused):
+            self._successor = None
+            session.refer_progress(event.status, now=now)
+        elif isinstance(event, Ended):
+            self._successor = None
+
+    def replaced_by(self, session: InviteSession) -> None:
+        """An INVITE with Replaces takes this call over: answer it, and let the old session go."""
+        media, now = self._negotiator(), self._loop.time()
+        try:
+            if session.remote_offer is None:
+                raise NotAcceptable(399, "a call that replaces another must come with an offer")
+            body, plan = media.answer(session.remote_offer, self._local)
+        except BadSdp:
+            session.refuse(BAD_REQUEST, now=now)
+        except NotAcceptable as error:
+            session.refuse(error.status, "", [("Warning", error.warning)], now=now)
+        else:
+            session.answer(body, now=now)
+            self._replace(session, media, plan)
+
+    def _replace(self, session: InviteSession, media: MediaNegotiator, plan: MediaPlan) -> None:
+        old, self.session = self.session, session
+        self._media, self._successor, self._next_media = media, None, None
+        self._service.moved(self, session)
+        self._rtp.update(plan)
+        self._note("sip.moved", {"to": str(session.remote_party.uri)})
+        if old is not None:
+            self._loop.call_later(AFTER_TRANSFER, self._service.hang_up, old)
+
+    # --- the end
+
+    def _drop(self) -> None:
+        """Let go of ports, timers and sessions. The Call is told by whoever knows why."""
+        if self._over:
+            return
+        self._over = True
+        for timer in self._timers:
+            timer.cancel()
+        self._rtp.close()
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.cancel()
+        self._service.ended(self)

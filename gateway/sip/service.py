@@ -1,0 +1,462 @@
+"""SIP of this process: its sockets, its user agent, its trunks, and the legs of its calls.
+
+Everything runs on the event loop: what arrives is handed to the user agent where it was parsed, what the user agent
+tells is acted on at once, and what it wants to send leaves before the next thing is looked at. A request of somebody
+who is no trunk gets at most a challenge or a 403, and nothing is set aside for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, Literal
+
+import structlog
+
+from offhook.gateway.operator_api import BadOrder, PlaceCall
+from offhook.gateway.sip.health import Health
+from offhook.gateway.sip.leg import SipLeg
+from offhook.gateway.sip.provider import SipControl, SipProvider
+from offhook.gateway.sip.targets import Target, Targets
+from offhook.providers.base import CarrierUnavailable, IncomingCall
+from offhook.providers.rtp.clock import FrameClock
+from offhook.providers.rtp.leg import RtpLeg
+from offhook.providers.rtp.media import Address
+from offhook.providers.rtp.ports import NoPortLeft, PortPool
+from offhook.providers.sip.digest import Nonces
+from offhook.providers.sip.events import RequestArrived, RequestDone, UaEvent
+from offhook.providers.sip.headers import NameAddr
+from offhook.providers.sip.hop import Hop
+from offhook.providers.sip.message import Message
+from offhook.providers.sip.resolver import Resolver
+from offhook.providers.sip.settings import SipTls
+from offhook.providers.sip.transaction import Transactions
+from offhook.providers.sip.transport import SipTransport
+from offhook.providers.sip.trunks import Admitted, Challenge, Doorman, Dropped, Refused, Slot
+from offhook.providers.sip.uri import Uri, format_host
+from offhook.providers.sip.useragent import UserAgent
+
+if TYPE_CHECKING:
+    from offhook.gateway.switchboard import Switchboard
+    from offhook.providers.sip.invite import InviteSession
+    from offhook.providers.sip.settings import SipSettings
+
+log = structlog.get_logger("offhook.gateway.sip")
+
+ACCEPT: Final = ("Accept", "application/sdp")
+
+
+class SipService:
+    """All SIP of one process. Lives on the event loop."""
+
+    def __init__(self, settings: SipSettings, board: Switchboard) -> None:
+        self.settings, self.board = settings, board
+        self.provider = SipProvider(settings)
+        self.provider.control = SipControl(self)
+        self._loop = asyncio.get_running_loop()
+        self._doorman = Doorman(settings, Nonces(secrets.token_bytes(32)))
+        self._transport = SipTransport(
+            self._arrived, self._lost, trusted=self._doorman.knows, client_tls=self._client_tls
+        )
+        self._ua = UserAgent(
+            Transactions(sent_by=self._sent_by), user_agent=settings.user_agent, contact_of=self._contact
+        )
+        self._health = Health()
+        families: list[Literal[4, 6]] = [6 if ":" in listen.host else 4 for listen in settings.listen]
+        spoken = [listen.transport for listen in settings.listen]
+        resolver = Resolver(families=sorted(set(families)), transports=list(dict.fromkeys(spoken)))
+        self._targets = Targets(settings, self._health, resolver)
+        media = settings.media
+        self._ports = PortPool(media.port_low, media.port_high)
+        self._clock = FrameClock()
+        self._legs: dict[str, SipLeg] = {}
+        "By the carrier's id of the call."
+        self._sessions: dict[str, SipLeg] = {}
+        "By the id of the session."
+        self._slots: dict[SipLeg, Slot] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing = False
+
+    # --- life
+
+    async def start(self) -> None:
+        """Open the sockets. Raises OSError with the field when one cannot be had."""
+        for index, listen in enumerate(self.settings.listen):
+            tls = server_context(self.settings.tls) if listen.transport == "tls" else None
+            try:
+                port = await self._transport.listen(listen.transport, listen.host, listen.port, tls)
+            except OSError as error:
+                where = f"{listen.transport} {format_host(listen.host, listen.port)}"
+                raise OSError(error.errno, f"sip.listen[{index}]: cannot bind {where}: {error.strerror}") from error
+            log.info("SIP is up", transport=listen.transport, host=listen.host, port=port)
+
+    async def close(self) -> None:
+        """Hang up what is left, and close the sockets."""
+        for leg in tuple(self._legs.values()):
+            leg.hang_up()
+        self.flush()
+        await self._transport.close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def drain(self) -> None:
+        """Take no new calls; OPTIONS says so."""
+        self._doorman.draining = True
+
+    def summary(self) -> Sequence[str]:
+        """What listens, for people."""
+        return [f"{transport} {format_host(host, port)}" for transport, host, port in self._transport.addresses]
+
+    @property
+    def addresses(self) -> Sequence[tuple[str, str, int]]:
+        """Transport, host and port of every socket."""
+        return self._transport.addresses
+
+    # --- in and out
+
+    def _arrived(self, message: Message, hop: Hop) -> None:
+        self._act(self._ua.receive(message, hop, self._loop.time()))
+        self.flush()
+
+    def _lost(self, hop: Hop) -> None:
+        self._act(self._ua.transport_failed(hop, self._loop.time()))
+        self.flush()
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._act(self._ua.tick(self._loop.time()))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, act on what that made known, and set the timer."""
+        if self._flushing:
+            return  # whoever flushes now sees to it
+        self._flushing = True
+        try:
+            while True:
+                outbox = self._ua.outbox[:]
+                self._ua.outbox.clear()
+                for data, hop in outbox:
+                    self._transport.send(data, hop)
+                events = self._ua.events()
+                self._act(events)
+                if not outbox and not events:
+                    break
+        finally:
+            self._flushing = False
+        due = self._ua.next_timer()
+        if self._timer is not None and self._timer.when() != due:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and due is not None:
+            self._timer = self._loop.call_at(due, self._tick)
+
+    def _act(self, events: Sequence[UaEvent]) -> None:
+        for event in events:
+            if isinstance(event, RequestArrived):
+                self._request(event)
+            elif isinstance(event, RequestDone):
+                self._health.done(event)
+            else:
+                leg = self._sessions.get(event.session.id)
+                if leg is not None:
+                    leg.take_event(event)
+
+    # --- requests that begin something
+
+    def _request(self, event: RequestArrived) -> None:
+        tx, request, hop, now = event.tx, event.request, event.hop, self._loop.time()
+        verdict = self._doorman.admit(request, hop, now)
+        if isinstance(verdict, Dropped):
+            self._ua.ignore(tx)
+            self._count(verdict.why)
+        elif isinstance(verdict, Challenge):
+            self._ua.respond(tx, 401, headers=verdict.headers, now=now)
+        elif isinstance(verdict, Refused):
+            self._ua.respond(tx, verdict.status, verdict.reason, headers=_retry(verdict.retry_after), now=now)
+            self._count("refused")
+        elif request.method == "INVITE":
+            self._invited(event, verdict)
+        elif request.method == "OPTIONS" and not self.board.admits:
+            headers = _retry(self.settings.limits.retry_after)
+            self._ua.respond(tx, 503, "Not taking calls", headers=headers, now=now)
+        elif request.method == "OPTIONS" and (refused := self._doorman.refusal(verdict.trunk)) is not None:
+            self._ua.respond(tx, refused.status, refused.reason, headers=_retry(refused.retry_after), now=now)
+        else:
+            self._ua.dismiss(tx, now)
+
+    def _count(self, why: str) -> None:
+        self.board.metrics.unauthorized(self.provider.name)
+        log.debug("request not admitted", why=why)
+
+    def _invited(self, event: RequestArrived, admitted: Admitted) -> None:
+        slot, now = admitted.slot, self._loop.time()
+        assert slot is not None
+        if not self.board.admits:
+            slot.release()
+            headers = _retry(self.settings.limits.retry_after)
+            self._ua.respond(event.tx, 503, "Not taking calls", headers=headers, now=now)
+            return
+        trunk = admitted.settings
+        session = self._ua.take_invite(
+            event.tx,
+            now,
+            reliable=trunk.reliable_provisional,
+            session_expires=trunk.session_expires,
+            min_se=trunk.min_se,
+        )
+        if session is None:
+            slot.release()
+            return
+        old = session.replaces
+        if old is not None:
+            slot.release()
+            leg = self._sessions.get(old.id)
+            if leg is None or leg.name != admitted.trunk:
+                session.refuse(481, now=now)
+            else:
+                leg.replaced_by(session)
+            return
+        self.board.run(self._take(session, event.hop, admitted, slot), f"sip-{session.request.call_id}")
+
+    async def _take(self, session: InviteSession, hop: Hop, admitted: Admitted, slot: Slot) -> None:
+        try:
+            leg = await self._leg(admitted.trunk, hop)
+        except (NoPortLeft, OSError) as error:
+            log.error("no port for a call's audio", error=str(error))
+            self.refuse_busy(session)
+            slot.release()
+            return
+        self._own(leg, session.request.call_id, session, slot)
+        await leg.take(session)
+
+    def refuse_busy(self, session: InviteSession) -> None:
+        """Refuse an INVITE for want of room; the other side may come again, or go elsewhere."""
+        headers = _retry(self.settings.limits.retry_after)
+        session.refuse(503, "Service Unavailable", headers, now=self._loop.time())
+        self.flush()
+
+    # --- legs
+
+    async def _leg(self, trunk: str, hop: Hop) -> SipLeg:
+        """A leg with its port. Raises NoPortLeft or OSError."""
+        media, local = self.settings.media, hop.local or self._transport.local_to(hop.host)
+        rtp = await RtpLeg.open(self._ports, self._clock, media.host or local)
+        public = media.public_address or _literal(self.settings.public_address) or media.host or local
+        return SipLeg(self, trunk, self.settings.trunks[trunk], rtp, Address(public, rtp.local.port))
+
+    def _own(self, leg: SipLeg, id: str, session: InviteSession | None, slot: Slot | None) -> None:
+        leg.id = id
+        self._legs[id] = leg
+        if session is not None:
+            self._sessions[session.id] = leg
+        if slot is not None:
+            self._slots[leg] = slot
+
+    def leg(self, carrier_call_id: str) -> SipLeg | None:
+        """The leg of a call that is not over."""
+        return self._legs.get(carrier_call_id)
+
+    def moved(self, leg: SipLeg, session: InviteSession) -> None:
+        """Another session carries this leg from now on."""
+        self._sessions[session.id] = leg
+
+    def ended(self, leg: SipLeg) -> None:
+        """A leg let go of everything."""
+        if self._legs.get(leg.id) is leg:
+            del self._legs[leg.id]
+        for id in [id for id, owner in self._sessions.items() if owner is leg]:
+            del self._sessions[id]
+        if (slot := self._slots.pop(leg, None)) is not None:
+            slot.release()
+
+    def hang_up(self, session: InviteSession) -> None:
+        """End a session that was replaced."""
+        session.hang_up(now=self._loop.time())
+        self.flush()
+
+    def host_of(self, session: InviteSession) -> str:
+        """The address its signalling comes from."""
+        return session.dialog.hop.host
+
+    # --- calls of ours
+
+    async def place(self, order: PlaceCall) -> dict[str, str]:
+        """Place a call; gives its ids. Raises BadOrder or CarrierUnavailable."""
+        name = order.trunk or self._trunk_for(order.from_number)
+        trunk = self.settings.trunks.get(name)
+        if trunk is None:
+            raise BadOrder(f"trunk: there is no {name!r} under `sip.trunks`")
+        from_number = order.from_number or (trunk.numbers[0] if trunk.numbers else "")
+        if not from_number:
+            raise BadOrder(f"from: say which number calls, or give sip.trunks.{name} its `numbers`")
+        if not self._targets.proxies(trunk):
+            raise BadOrder(f"trunk: {name} places no calls; give it `proxies`")
+        slot = self._doorman.reserve(name, self._loop.time())
+        if isinstance(slot, Refused):
+            raise CarrierUnavailable(f"trunk {name}: {slot.reason}")
+        try:
+            leg = await self._leg_out(name)
+        except CarrierUnavailable:
+            slot.release()
+            raise
+        id = uuid.uuid4().hex
+        self._own(leg, id, None, slot)
+        fields = {"trunk": name, **order.attributes}
+        incoming = IncomingCall(id, from_number, order.to, "outbound", fields, outbound_id=id)
+        self.board.run(leg.place(incoming, order.agent, order.ring_timeout), f"sip-{id}:place")
+        await asyncio.sleep(0)  # the switchboard decides before its first await
+        call = self.board.find(self.provider, id)
+        if call is None:
+            raise BadOrder(f"from: no route has {from_number}, or the gateway has no room")
+        return {"id": call.id, "carrier": self.provider.name, "carrier_call_id": id, "trunk": name}
+
+    async def dial(self, to: str, from_number: str, *, ring_timeout: int) -> dict[str, str]:
+        """As `place`, by the trunk that has our number."""
+        return await self.place(PlaceCall(to, from_number, ring_timeout=ring_timeout))
+
+    def _trunk_for(self, number: str) -> str:
+        trunks = self.settings.trunks
+        for name, trunk in trunks.items():
+            if number and number in trunk.numbers:
+                return name
+        for name, trunk in trunks.items():
+            if self._targets.proxies(trunk):
+                return name
+        raise BadOrder("trunk: none under `sip.trunks` places calls; give one its `proxies`")
+
+    async def consult(self, name: str) -> SipLeg:
+        """A leg for a call to the target of an attended transfer. Raises CarrierUnavailable."""
+        slot = self._doorman.reserve(name, self._loop.time())
+        if isinstance(slot, Refused):
+            raise CarrierUnavailable(f"trunk {name}: {slot.reason}")
+        try:
+            leg = await self._leg_out(name)
+        except CarrierUnavailable:
+            slot.release()
+            raise
+        self._own(leg, f"consult-{uuid.uuid4().hex}", None, slot)
+        return leg
+
+    async def _leg_out(self, name: str) -> SipLeg:
+        """A leg for a call of ours. Raises CarrierUnavailable."""
+        hop = await self._targets.first(name)
+        if hop is None:
+            raise CarrierUnavailable(f"trunk {name}: none of its proxies can be found")
+        try:
+            return await self._leg(name, hop)
+        except (NoPortLeft, OSError) as error:
+            raise CarrierUnavailable(f"trunk {name}: {error}") from error
+
+    async def targets(self, name: str, number: str) -> AsyncIterator[Target]:
+        """Where a call to a number over a trunk may go, in order."""
+        async for target in self._targets.of(name, number):
+            yield target
+
+    def outcome(self, name: str, target: Target, status: int) -> None:
+        """A target did not take a call."""
+        self._health.failed(target.hop, status, self._loop.time())
+
+    def invite(
+        self,
+        leg: SipLeg,
+        target: Target,
+        number: str,
+        from_number: str,
+        sdp: bytes,
+        headers: Sequence[tuple[str, str]],
+    ) -> InviteSession:
+        """Send an INVITE for a leg."""
+        trunk = leg.trunk
+        domain = trunk.from_domain or target.uri.host
+        password = trunk.password.get_secret_value() if trunk.password is not None else ""
+        session = self._ua.invite(
+            target.uri,
+            target.hop,
+            local=NameAddr("", Uri("sip", from_number or trunk.username or "offhook", host=domain)),
+            remote=NameAddr("", replace(target.uri, params={})),
+            sdp=sdp,
+            headers=headers,
+            credentials=(trunk.username, password) if trunk.username else None,
+            route=target.route,
+            session_expires=trunk.session_expires,
+            min_se=trunk.min_se,
+            reliable=trunk.reliable_provisional,
+            now=self._loop.time(),
+        )
+        self._sessions[session.id] = leg
+        self.flush()
+        return session
+
+    def refer_target(self, name: str, to: str, session: InviteSession) -> str:
+        """Whom a peer is asked to call: a number at its own end of the trunk, a SIP address as it is."""
+        if to.lower().startswith(("sip:", "sips:", "tel:")):
+            return to
+        return str(Uri("sip", to, host=session.remote_party.uri.host or session.dialog.hop.host))
+
+    def registered_as(self, name: str) -> Collection[str]:
+        """User names that stand in the Request-URI of calls to a trunk that registers, in place of a number."""
+        trunk = self.settings.trunks[name]
+        if trunk.register_with is None:
+            return ()
+        return {trunk.register_with.user or trunk.username, trunk.username}
+
+    # --- what we call ourselves
+
+    def _sent_by(self, hop: Hop) -> str:
+        return format_host(self.settings.public_address or self._local(hop), self._port(hop))
+
+    def _contact(self, hop: Hop) -> str:
+        host = format_host(self.settings.public_address or self._local(hop), self._port(hop))
+        transport = "" if hop.transport == "udp" else f";transport={hop.transport}"
+        return f"sip:{host}{transport}"
+
+    def _local(self, hop: Hop) -> str:
+        return hop.local or self._transport.local_to(hop.host)
+
+    def _port(self, hop: Hop) -> int:
+        """The port that listens for this transport, which on a connection that we opened is not its own."""
+        ours = [(host, port) for transport, host, port in self._transport.addresses if transport == hop.transport]
+        fitting = [port for host, port in ours if host == hop.local or port == hop.local_port]
+        return (fitting or [port for _, port in ours] or [0])[0]
+
+    def _client_tls(self, hop: Hop) -> ssl.SSLContext:
+        return client_context(self._targets.tls_of(hop) or self.settings.tls)
+
+
+def _retry(seconds: int) -> tuple[tuple[str, str], ...]:
+    return (("Retry-After", str(seconds)),) if seconds else ()
+
+
+def _literal(host: str) -> str:
+    """The address, if it is one."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return ""
+
+
+def server_context(tls: SipTls) -> ssl.SSLContext:
+    """For sockets that listen; asks for client certificates where `ca_file` says who may come. Raises OSError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    assert tls.cert_file is not None
+    context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def client_context(tls: SipTls) -> ssl.SSLContext:
+    """For connections that we open. Raises OSError."""
+    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
