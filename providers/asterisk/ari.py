@@ -14,6 +14,7 @@ import asyncio
 import random
 import re
 import uuid
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
@@ -236,8 +237,9 @@ class AsteriskControl(CarrierControl):
     ) -> tuple[int, Mapping[str, Any]]:
         assert self._settings is not None
         if self._session is None:
+            credentials = f"{self._settings.username}:{self._settings.password.get_secret_value()}"
             self._session = aiohttp.ClientSession(
-                auth=aiohttp.BasicAuth(self._settings.username, self._settings.password.get_secret_value()),
+                headers={"Authorization": "Basic " + b64encode(credentials.encode()).decode()},
                 timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_TIMEOUT),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import msgspec
@@ -113,17 +114,13 @@ def test_case_14_no_text_is_longer_than_asterisk_reads(json: bool) -> None:
 def test_anything_is_an_event_or_bad_text(data: bytes | str) -> None:
     for prefix in ("", "MEDIA_START ", '{"event":"MEDIA_START",'):
         text = prefix + data if isinstance(data, str) else prefix.encode() + data
-        try:
+        with contextlib.suppress(BadText):
             assert parse_event(text).name in EVENTS
-        except BadText:
-            pass
 
 
 def test_long_messages_take_no_time() -> None:
     for text in ("MEDIA_START " + "a:b " * 8000, "MEDIA_START " + ":" * 32_000, "{" + '"a":1,' * 5000):
         started = time.perf_counter()
-        try:
+        with contextlib.suppress(BadText):
             parse_event(text)
-        except BadText:
-            pass
         assert time.perf_counter() - started < 0.02
