@@ -21,9 +21,10 @@ BIN := $(VENV)/bin
 # An interpreter that was upgraded away leaves a dead link behind.
 $(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.made)
 
-# command:package, so that nothing is installed that is there already
+# command:package or library:package, so that nothing is installed that is there already
 SPEECH := flite:flite espeak-ng:espeak-ng
-FOR_TESTS := initdb:postgresql
+FOR_TESTS := initdb:postgresql baresip:baresip-core sipp:sip-tester libopus.so.0:libopus0 openssl:openssl
+FOR_SLOW_TESTS := kamailio:kamailio rtpengine:rtpengine-daemon linphonec:linphone-cli svmap:sipvicious tshark:tshark
 
 # Packages taken for one file inside each (the end-of-turn model, the noise filter), without what they would bring along.
 CARRIED := --no-deps pipecat-ai pyrnnoise
@@ -50,6 +51,7 @@ test: $(VENV)/.ready-dev check ## everything: style, types, every test
 	@$(BIN)/python -m pytest -m "timing and not slow" $(ARGS) || [ $$? = 5 ]
 
 test-slow: $(VENV)/.ready-dev ## the tests that take minutes
+	@deploy/bootstrap.sh system $(FOR_SLOW_TESTS)
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 check: $(VENV)/.ready-dev .links/offhook ## style (ruff) and types (mypy --strict)
@@ -107,7 +109,7 @@ $(VENV)/.ready: $(VENV)/.made pyproject.toml deploy/constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	@deploy/bootstrap.sh system $(FOR_TESTS)
-	@$(call install,--editable '.[postgres$(COMMA)services]' --group dev --group docs)
+	@$(call install,--editable '.[postgres$(COMMA)services$(COMMA)sip]' --group dev --group docs)
 	@$(call install,$(CARRIED))
 	@touch $@
 

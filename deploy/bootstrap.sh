@@ -1,7 +1,7 @@
 #!/bin/bash
 # Get this machine ready for the Makefile. Usage:
 #   bootstrap.sh python                  print a Python that offhook runs on; install Debian's when there is none
-#   bootstrap.sh system COMMAND:PACKAGE  install the packages whose command is missing (one or more pairs)
+#   bootstrap.sh system COMMAND:PACKAGE  install the packages whose command (or library, lib….so.N) is missing
 # Installs with apt-get, as root or through sudo, and only what is missing. What it cannot install it names, with the
 # command to type.
 set -euo pipefail
@@ -68,12 +68,14 @@ python)
   ;;
 system)
   shift
+  # PostgreSQL's server programs are not on PATH on Debian, nor are ldconfig and other servers for everybody.
+  PATH="$PATH:/usr/sbin:/sbin:$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')"
   missing=()
   for pair in "$@"; do
-    # PostgreSQL's server programs are not on PATH on Debian.
-    if ! PATH="$PATH:/usr/sbin:/sbin:$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')" command -v "${pair%%:*}" >/dev/null; then
-      missing+=("${pair#*:}")
-    fi
+    case "$pair" in
+    lib*.so.*) ldconfig -p | grep -qF "${pair%%:*} " || missing+=("${pair#*:}") ;;
+    *) command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}") ;;
+    esac
   done
   [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
   ;;
