@@ -8,7 +8,7 @@ that share the connection; a message whose end is unknown breaks the stream for 
 from __future__ import annotations
 
 from offhook.providers.sip.headers import BadHeader, parse_number
-from offhook.providers.sip.message import MAX_BODY, MAX_HEAD, BadMessage, Message, parse
+from offhook.providers.sip.message import MAX_BODY, MAX_HEAD, MAX_HEADERS, BadMessage, Message, parse
 
 
 class Ping:
@@ -106,6 +106,8 @@ class StreamFramer:
 def _content_length(head: bytes) -> int:
     values: list[bytes] = []
     mine = False
+    if head.count(b"\r\n") > MAX_HEADERS:
+        raise BadMessage(f"more than {MAX_HEADERS} header lines")
     for line in head.split(b"\r\n")[1:]:
         if line[:1] in (b" ", b"\t"):
             if mine:

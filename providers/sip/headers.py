@@ -16,12 +16,13 @@ from offhook.providers.sip.uri import BadUri, Uri, format_host, parse_host
 
 MAX_PARAMS = 64  # parameters of one value; the richest Contact has about ten, a digest twelve
 MAX_CSEQ = 2**31  # RFC 3261 section 8.1.1.5: below 2**31
+MAX_MARKS = 512  # quotes and opening brackets of one list; a hundred contacts with display names have 300
+MAX_AUTH = 4 * 1024  # characters of a challenge or credentials; a digest has 400
 _MAX_DIGITS = 20  # leading zeros are legal, a number long enough to make int() slow is not
 
 _TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+")
 _BARE = re.compile(r'[^\s"<>,;\x00-\x1f\x7f]*')  # a parameter value that needs no quotes: token, host, base64
-_MARKS = {",": re.compile(r'["\\<>,]'), ";": re.compile(r'["\\<>;]')}
-_IN_QUOTES = re.compile(r'["\\]')
+_MARKS = {",": re.compile(r'["<,]'), ";": re.compile(r'["<;]')}
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _NO_PARAMS: Mapping[str, str] = {}
@@ -36,37 +37,34 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
-def split_list(text: str, separator: str = ",") -> list[str]:
+def split_list(text: str, separator: str = ",", *, limit: int = MAX_PARAMS + 1) -> list[str]:
     """Split at a comma (or a semicolon) outside quotes and angle brackets; pieces are stripped, empty ones kept.
 
     A blank text gives no pieces. Quotes that are never closed swallow the rest, which the next reader refuses.
+    No more than `limit` pieces are given, and what is left over is the last: whoever counts them can refuse. A text
+    of more than MAX_MARKS quotes and brackets is one piece.
     """
     if not text or text.isspace():
         return []
-    if '"' not in text and "<" not in text:
-        return [piece.strip() for piece in text.split(separator)]
-    pieces: list[str] = []
-    start, escaped = 0, -1
-    quoted = inside = False
-    for mark in _MARKS[separator].finditer(text):
-        at = mark.start()
-        sign = text[at]
-        if at == escaped:
-            continue
-        if quoted:
-            if sign == "\\":
-                escaped = at + 1
-            elif sign == '"':
-                quoted = False
-        elif inside:
-            inside = sign != ">"
-        elif sign == '"':
-            quoted = True
+    unsafe = text.count('"') + text.count("<")
+    if not unsafe:
+        return [piece.strip() for piece in text.split(separator, limit - 1)]
+    if unsafe > MAX_MARKS:
+        return [text.strip()]
+    marks, pieces, start, at = _MARKS[separator], list[str](), 0, 0
+    while mark := marks.search(text, at):
+        sign, at = mark.group(), mark.end()
+        if sign == '"':
+            at = _after_quotes(text, at)
         elif sign == "<":
-            inside = True
-        elif sign == separator:
-            pieces.append(text[start:at].strip())
-            start = at + 1
+            at = text.find(">", at) + 1
+        elif len(pieces) + 1 >= limit:
+            break
+        else:
+            pieces.append(text[start : at - 1].strip())
+            start = at
+        if not at:
+            break  # quotes or a bracket that are not closed
     pieces.append(text[start:].strip())
     return pieces
 
@@ -94,7 +92,7 @@ def parse_params(text: str) -> dict[str, str]:
     params: dict[str, str] = {}
     if not text:
         return params
-    pieces = text.split(";", MAX_PARAMS + 1) if '"' not in text else split_list(text, ";")
+    pieces = text.split(";", MAX_PARAMS) if '"' not in text else split_list(text, ";")
     _read_pairs(pieces, params)
     return params
 
@@ -262,6 +260,8 @@ def parse_auth(text: str) -> tuple[str, dict[str, str]]:
 
     Names in lower case, values without quotes. Raises BadHeader.
     """
+    if len(text) > MAX_AUTH:
+        raise BadHeader(f"authentication longer than {MAX_AUTH} characters")
     parts = text.split(None, 1)
     if not parts or not is_token(parts[0]):
         raise BadHeader("no authentication scheme")
@@ -291,12 +291,20 @@ def _read_pairs(pieces: list[str], params: dict[str, str]) -> None:
 
 def _end_of_quotes(text: str) -> int:
     """The index after the quote that closes the one at index 0. Raises BadHeader when none does."""
-    escaped = -1
-    for mark in _IN_QUOTES.finditer(text, 1):
-        at = mark.start()
-        if at == escaped:
-            continue
-        if text[at] == '"':
-            return at + 1
-        escaped = at + 1
-    raise BadHeader("quotes that are not closed")
+    end = _after_quotes(text, 1)
+    if not end:
+        raise BadHeader("quotes that are not closed")
+    return end
+
+
+def _after_quotes(text: str, at: int) -> int:
+    """The index after the quote that closes what begins at `at`; 0 when none does."""
+    end = text.find('"', at)
+    while end >= 0:
+        slash = text.find("\\", at, end)
+        if slash < 0:
+            break
+        at = slash + 2  # whatever follows a backslash is no mark
+        if at > end:
+            end = text.find('"', at)
+    return end + 1

@@ -18,9 +18,10 @@ from offhook.providers.sip.uri import BadUri, Uri
 
 MAX_HEAD = 64 * 1024  # start line and headers; a large INVITE with a PASSporT and History-Info has 8 KiB
 MAX_BODY = 256 * 1024  # a large SDP has 10 KiB; this leaves room for multipart bodies
-MAX_HEADERS = 256  # lines; a large INVITE has 40
-MAX_LINE = 8 * 1024  # one header, unfolded; bounds every later scan of it
-MAX_VALUES = 100  # of a comma-joined list that is read as addresses; Max-Forwards allows 70 hops
+MAX_HEADERS = 256  # lines, continued ones counted again; a large INVITE has 40
+MAX_LINE = 8 * 1024  # one header, unfolded; a PASSporT with rich call data has 4 KiB
+MAX_FIELD = 4 * 1024  # all values together of a header that is taken apart (Via, From, Contact); 40 hops have 3 KiB
+MAX_VALUES = 100  # of a comma-joined list; Max-Forwards allows 70 hops
 MAX_PARTS = 16  # of a multipart body; SDP, ISUP, PIDF-LO and a picture make four
 
 VERSION = "SIP/2.0"
@@ -107,12 +108,23 @@ class Headers:
         return [value for key, _, value in self._lines if key == wanted]
 
     def values(self, name: str) -> list[str]:
-        """Every value, with comma-joined ones taken apart, except where a comma does not separate values."""
+        """Every value, with comma-joined ones taken apart, except where a comma does not separate values.
+
+        Past MAX_VALUES or MAX_FIELD nothing is taken apart any more: what is left of the line is the last value.
+        """
         key = header_key(name)
         lines = self.lines(key)
         if key in _UNSPLIT or not lines:
             return lines
-        return [value for line in lines for value in _split_list(line)]
+        values: list[str] = []
+        read = 0
+        for line in lines:
+            read += len(line)
+            if read > MAX_FIELD or len(values) > MAX_VALUES:
+                values.append(line)
+                break
+            values += _split_list(line, limit=MAX_VALUES + 1)
+        return values
 
     def add(self, name: str, value: str) -> None:
         """Append a header. Raises ValueError for a name or a value that would break the message."""
@@ -137,7 +149,7 @@ class Headers:
         wanted = header_key(name)
         for index, (key, written, old) in enumerate(self._lines):
             if key == wanted:
-                rest = [] if key in _UNSPLIT else _split_list(old)[1:]
+                rest = [] if key in _UNSPLIT else _split_list(old, limit=2)[1:]
                 self._lines[index] = _line(written, ", ".join([value, *rest]))
                 return
         raise KeyError(name)
@@ -220,14 +232,18 @@ class _Fields:
         line = self.headers.get("Via")
         if line is None:
             raise BadMessage("Via is missing")
-        first = _split_list(line)
+        _check_size("Via", line)
+        first = _split_list(line, limit=2)
         return _parse("Via", first[0] if first else "", Via.parse)
 
     @property
     def contact(self) -> NameAddr | None:
         """The first Contact; None when there is none, or only the `*` of a REGISTER."""
-        values = self.headers.values("Contact")
-        return None if not values or values == ["*"] else _parse("Contact", values[0], NameAddr.parse)
+        line = self.headers.get("Contact")
+        if not line or line == "*":
+            return None
+        _check_size("Contact", line)
+        return _parse("Contact", _split_list(line, limit=2)[0], NameAddr.parse)
 
     @property
     def content_type(self) -> str:
@@ -240,6 +256,7 @@ class _Fields:
 
     def read_all(self, name: str, parse: Callable[[str], _T]) -> list[_T]:
         """Every value of a header read by `parse`, such as `NameAddr.parse` for Route. Raises BadMessage."""
+        _check_size(name, *self.headers.lines(name))
         values = self.headers.values(name)
         if len(values) > MAX_VALUES:
             raise BadMessage(f"{name} has more than {MAX_VALUES} values")
@@ -272,7 +289,9 @@ class _Fields:
         return lines[0]
 
     def _read(self, name: str, parse: Callable[[str], _T]) -> _T:
-        return _parse(name, self._single(name), parse)
+        line = self._single(name)
+        _check_size(name, line)
+        return _parse(name, line, parse)
 
 
 @dataclass(slots=True)
@@ -407,6 +426,8 @@ def _check_request(request: Request, cseq: CSeq) -> None:
 
 
 def _parse_head(head: bytes) -> Message:
+    if head.count(b"\r\n") > MAX_HEADERS:
+        raise BadMessage(f"more than {MAX_HEADERS} header lines")
     try:
         lines = head.decode().split("\r\n")
     except UnicodeDecodeError:
@@ -432,8 +453,6 @@ def _parse_head(head: bytes) -> Message:
         if len(value) > MAX_LINE:
             raise BadMessage(f"{name[:40]} is longer than {MAX_LINE} characters")
         raw.append((header_key(name), name, value.strip(" \t")))
-    if len(raw) > MAX_HEADERS:
-        raise BadMessage(f"more than {MAX_HEADERS} headers")
     if folded:
         raw[:] = [(key, name, value.strip(" \t")) for key, name, value in raw]
     if b"\0" in head or head.count(b"\r") != len(lines) - 1 or head.count(b"\n") != len(lines) - 1:
@@ -491,6 +510,11 @@ def _length(message: Message, available: int) -> int:
     if length > available:
         raise BadMessage("body shorter than Content-Length", message=message)
     return length
+
+
+def _check_size(name: str, *lines: str) -> None:
+    if sum(map(len, lines)) > MAX_FIELD:
+        raise BadMessage(f"{name} is longer than {MAX_FIELD} characters")
 
 
 def _parse(name: str, value: str, parse: Callable[[str], _T]) -> _T:

@@ -192,7 +192,7 @@ def _parse_sip(scheme: str, rest: str) -> Uri:
 
 def _pairs(text: str, separator: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
-    pieces = text.split(separator, MAX_PARAMS + 1)
+    pieces = text.split(separator, MAX_PARAMS)
     if len(pieces) > MAX_PARAMS:
         raise BadUri(f"more than {MAX_PARAMS} parameters in a URI")
     if not pieces[-1]:
