@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, Literal, Self
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -62,6 +62,8 @@ class AsteriskSettings(CarrierSettings):
     """Whether a media socket must offer the subprotocol `media`. Asterisks of before it do not."""
     marks: bool = True
     """Whether this Asterisk knows MARK_MEDIA: 20.18, 22.8, 23.2 and later. Without, offhook goes by the clock."""
+    dtmf: Literal["inband", "ari"] = "inband"
+    """How an agent's keys are sent: as tones in the audio, or by ARI on channels that are in a Stasis application."""
     audiosocket: AudioSocketSettings | None = None
     """Where AudioSocket connections are taken; unset: nowhere."""
     ari: AriSettings | None = None
@@ -107,7 +109,11 @@ class AsteriskProvider(SocketProvider):
         except ValueError:  # more of them than any dialplan writes
             pairs = []
         return MediaChannelStream(
-            dict(pairs), number=self._settings.number, marks=self._settings.marks, register=self._register
+            dict(pairs),
+            number=self._settings.number,
+            marks=self._settings.marks,
+            tones=self._settings.dtmf == "inband",
+            register=self._register,
         )
 
     # --- AudioSocket
@@ -139,7 +145,7 @@ class AsteriskProvider(SocketProvider):
 
     def audiosocket_stream(self) -> AudioSocketStream:
         """A fresh stream for a connection that was admitted."""
-        return AudioSocketStream(self._redeem, register=self._register)
+        return AudioSocketStream(self._redeem, tones=self._settings.dtmf == "inband", register=self._register)
 
     def _redeem(self, id: str, now: float) -> IncomingCall | None:
         call = self._ids.redeem(id, now)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal
 
 from offhook.codecs.audio import FRAME_MS
+from offhook.providers.asterisk.keys import key_tones
 from offhook.providers.asterisk.rates import carried, rate_converter
 from offhook.providers.base import (
     AcceptAnswer,
@@ -130,12 +131,14 @@ class AudioSocketStream(DirectStream):
         self,
         redeem: Callable[[str, float], IncomingCall | None],
         *,
+        tones: bool = True,
         register: Callable[[str, AudioSocketStream], None] | None = None,
     ) -> None:
         """Wait for the id.
 
         Args:
             redeem: the call that an id (`8-4-4-4-12`) and the time stand for, or None.
+            tones: whether keys are sent by their sound.
             register: is told the carrier's id of the call and this stream, once the call is known.
         """
         self.stream_id = ""
@@ -145,7 +148,7 @@ class AudioSocketStream(DirectStream):
         "The channel that carries the audio, where there is one of its own."
         self.leaving = False
         "The next frame is a hang-up, and the connection is to be closed after it."
-        self._redeem, self._register = redeem, register
+        self._redeem, self._tones, self._register = redeem, tones, register
         self._state: Literal["waiting", "ringing", "opening", "open", "over"] = "waiting"
         self._reader = MessageReader()
         self._guard = FloodGuard(2 * RATES[0x10])
@@ -334,5 +337,11 @@ class AudioSocketStream(DirectStream):
         return ()
 
     def send_dtmf(self, digits: str) -> bytes | None:
-        """None: a key that is sent to Asterisk drops the call."""
-        return None
+        """Let the keys' sound wait for its turn; None when they are not to be sent by sound.
+
+        A message with a key would make Asterisk drop the call.
+        """
+        if not self._tones or self._state != "open":
+            return None
+        self.queue(key_tones(digits, self.format))
+        return b""

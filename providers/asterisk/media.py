@@ -25,6 +25,7 @@ from typing import Final, Literal
 
 from offhook.codecs.audio import FRAME_MS
 from offhook.providers.asterisk.calls import CHANNEL, call_fields, incoming_call
+from offhook.providers.asterisk.keys import key_tones
 from offhook.providers.asterisk.rates import G711, SLIN, carried, rate_converter
 from offhook.providers.asterisk.wire import MAX_BINARY, BadText, MediaEvent, build_command, parse_event
 from offhook.providers.base import (
@@ -72,6 +73,7 @@ class MediaChannelStream(DirectStream):
         *,
         number: str = "",
         marks: bool = True,
+        tones: bool = True,
         register: Callable[[str, MediaChannelStream], None] | None = None,
     ) -> None:
         """Wait for MEDIA_START.
@@ -80,6 +82,7 @@ class MediaChannelStream(DirectStream):
             parameters: of the socket's address.
             number: the called number of a call that names none.
             marks: whether this Asterisk knows MARK_MEDIA (20.18, 22.8, 23.2).
+            tones: whether keys are sent by their sound.
             register: is told the carrier's id of the call and this stream, once the call is known.
         """
         self.stream_id = ""
@@ -87,7 +90,8 @@ class MediaChannelStream(DirectStream):
         "The caller's channel at Asterisk, where the dialplan has told it."
         self.media_channel = ""
         "The channel that this socket is."
-        self._parameters, self._number, self._with_marks, self._register = parameters, number, marks, register
+        self._parameters, self._number, self._register = parameters, number, register
+        self._with_marks, self._tones = marks, tones
         self._state: Literal["waiting", "ringing", "open", "over"] = "waiting"
         self._json = False
         self._guard = FloodGuard(8000)
@@ -286,8 +290,14 @@ class MediaChannelStream(DirectStream):
         return (build_command("FLUSH_MEDIA", json=self._json),)
 
     def send_dtmf(self, digits: str) -> bytes | None:
-        """None: the channel takes no keys."""
-        return None
+        """The keys' sound in one message; None when it fits into none, or keys are not to be sent by sound."""
+        if not self._tones or self._state != "open" or not self.writable:
+            return None
+        sound = self.media(key_tones(digits, self.format))
+        if self.held >= self._frame:
+            self._held = b""
+            return None
+        return sound
 
     def leave(self) -> None:
         """Nothing: when the channel is hung up, the dialplan goes on by itself."""

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offhook.codecs.audio import L16_8K, L16_16K, AudioFormat
+from offhook.codecs.dtmf import DtmfDetector
 from offhook.codecs.pcm import rms, tone
 from offhook.providers.asterisk.audiosocket import (
     FIRST_AUDIO,
@@ -166,7 +167,20 @@ def test_case_4_keys() -> None:
     assert stream.receive_binary(b"\x03\x00\x01a", 2.0) == [DtmfReceived("A")]
     for bad in (b"\x03\x00\x00", b"\x03\x00\x0255", b"\x03\x00\x01x", b"\x03\x00\x01\xff"):
         assert faults(stream.receive_binary(bad, 2.0)) == [("bad-dtmf", 0)]
-    assert stream.send_dtmf("1") is None
+
+
+@pytest.mark.parametrize("kind", [0x10, 0x12, 0x16])
+def test_our_keys_are_tones(kind: int) -> None:
+    stream = stream_up(kind)
+    detector = DtmfDetector(stream.format)
+    assert stream.send_dtmf("12w#") == b""
+    frames = [stream.next_frame()[3:] for _ in range(60)]
+    assert [key for frame in frames for key in detector.feed(frame)] == ["1", "2", "#"]
+    assert AudioSocketStream(redeem).send_dtmf("1") is None  # not up
+    quiet = AudioSocketStream(redeem, tones=False)
+    quiet.receive_binary(NAMED + message(kind, bytes(2)), 1.0)
+    quiet.accept(AcceptAnswer(), 1.0)
+    assert quiet.send_dtmf("1") is None
 
 
 def test_case_5_unknown_kinds_are_skipped_by_their_length() -> None:

@@ -8,6 +8,7 @@ import pytest
 from fakes.asterisk import WebSocketChannel
 
 from offhook.codecs.audio import L16_16K, PCMA, PCMU, AudioFormat
+from offhook.codecs.dtmf import DtmfDetector
 from offhook.providers.asterisk.media import MAX_PENDING_MARKS, XOFF_PATIENCE, MediaChannelStream
 from offhook.providers.asterisk.wire import MAX_BINARY
 from offhook.providers.base import (
@@ -91,7 +92,6 @@ def test_a_call_from_its_ring_to_its_end(json: bool) -> None:
     (fault,) = stream.receive(pair.channel.dtmf("x"), 100.0)
     assert isinstance(fault, ProtocolFault)
     assert fault.kind == "bad-dtmf"
-    assert stream.send_dtmf("1") is None
     for message in stream.hang_up():
         pair.send(message)
     assert pair.channel.hung_up
@@ -275,6 +275,19 @@ def test_case_18_audio_we_cannot_read(format: str) -> None:
     assert (fault.kind, fault.close_code) == ("unsupported-format", 1003)
     assert "c(slin16)" in fault.detail
     assert ended == StreamEnded("protocol-error")
+
+
+def test_our_keys_are_tones() -> None:
+    pair = Pair().up()
+    pair.send(pair.stream.send_dtmf("12w#"))
+    pair.play(60)
+    detector = DtmfDetector(PCMU)
+    assert [key for frame in pair.channel.played for key in detector.feed(frame)] == ["1", "2", "#"]
+    assert pair.stream.send_dtmf("5" * 64) is None  # more than a message
+    assert pair.stream.held == 0
+    pair.stream.receive(b"MEDIA_XOFF", pair.now)
+    assert pair.stream.send_dtmf("1") is None
+    assert MediaChannelStream({}, tones=False).send_dtmf("1") is None
 
 
 def test_starts_out_of_order() -> None:
