@@ -140,7 +140,8 @@ def examine(config: Config | None, config_path: Path, *, online: bool = False) -
     if config is None:
         return findings
     findings += check_secrets(config_path)
-    findings += check_public_url(config.public_url, online=online)
+    if config.carriers:
+        findings += check_public_url(config.public_url, online=online)
     findings += check_port(config.listen.host, config.listen.port)
     findings += check_disk(config)
     findings += check_journal(config)
@@ -148,6 +149,12 @@ def examine(config: Config | None, config_path: Path, *, online: bool = False) -
     findings += check_descriptors(config.limits.max_calls)
     for name in config.carriers:
         findings += check_carrier(name, config, online=online)
+    if config.sip is not None:
+        from offhook.gateway.sip.check import check_sip
+
+        running = _gateway_answers(config.listen.host, config.listen.port)
+        told = check_sip(config.sip, config.limits.max_calls, running=running)
+        findings += [Finding("sip", state, text, remedy) for state, text, remedy in told]
     findings += check_routes(config)
     findings += check_agents(config)
     return findings

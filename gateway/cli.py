@@ -289,8 +289,11 @@ def _print_webhooks(config: Config) -> None:
             if webhook.kind == "after":
                 continue  # our own answers name it
             table.add_row(name, Text(config.public_url + webhook.path, "bold"), Text(webhook.purpose, "dim"))
+    for listen in config.sip.listen if config.sip is not None else ():
+        host = config.sip.public_address if config.sip is not None and config.sip.public_address else listen.host
+        table.add_row("sip", Text(f"{listen.transport} {host}:{listen.port}", "bold"), Text("trunks and PBXs", "dim"))
     console = _console(sys.stderr)
-    console.print("Webhooks to paste at the carriers:", style="bold")
+    console.print("What to give the carriers:", style="bold")
     console.print(table)
 
 
