@@ -37,8 +37,9 @@ WINDOWS: Final = 8
 IGNORED: Final = 2
 """Worst windows of the 8 that do not hold the offset up: one spike in three seconds is not worth a constant delay."""
 
-FALL: Final = 0.04
-"""Seconds by which the offset may come down in a window; a spike of 150 ms is forgotten in four seconds."""
+EASE: Final = 0.0008
+"""Seconds by which the offset comes down with a packet: 4 % of its length, so that a spike of 150 ms is forgotten in
+four seconds and nothing leaves in bursts."""
 
 JUMP: Final = 3.0
 """Seconds of media time by which a stream may leap before it counts as another one (or as one begun anew)."""
@@ -92,6 +93,7 @@ class JitterBuffer:
         "_end",
         "_first_delay",
         "_given_up",
+        "_goal",
         "_held",
         "_high",
         "_highs",
@@ -133,7 +135,7 @@ class JitterBuffer:
         self._step = 0  # ticks of the packet played last
         self._strange = -1  # sequence number that would confirm a leap
         self._transit = 0.0
-        self._offset = self._late_above = self._smallest = 0.0
+        self._offset = self._goal = self._late_above = self._smallest = 0.0
         self._low, self._high = math.inf, -math.inf
         self._until = 0.0
 
@@ -291,8 +293,8 @@ class JitterBuffer:
         self._highs.clear()
         self._low = self._high = transit
         self._until = now + WINDOW
-        self._offset = transit + self._first_delay
-        self._late_above = max(self._offset, transit + CALM)
+        self._goal = transit + self._first_delay
+        self._set(self._goal)
 
     def _measure(self, transit: float, now: float) -> None:
         stats = self.stats
@@ -302,13 +304,14 @@ class JitterBuffer:
             self._low = transit
             if transit < self._smallest:
                 self._smallest = transit
-                self._offset = min(self._offset, transit + self._max_delay)
-                self._late_above = max(self._offset, transit + CALM)
+                self._set(min(self._offset, transit + self._max_delay))
         if transit > self._high:
             self._high = transit
         if transit > self._late_above:
-            self._offset = min(transit, self._smallest + self._max_delay)
-            self._late_above = max(self._offset, self._smallest + CALM)
+            self._goal = transit  # until the window ends
+            self._set(min(transit, self._smallest + self._max_delay))
+        elif self._offset > self._goal:
+            self._set(max(self._goal, self._offset - EASE))
         if now >= self._until:
             self._turn(now)
 
@@ -324,8 +327,10 @@ class JitterBuffer:
         self._low, self._high = math.inf, -math.inf
         self._until = now + WINDOW
         smallest = self._smallest = min(lows)
-        needed = sorted(highs)[max(0, len(highs) - 1 - IGNORED)]
-        if needed - smallest <= CALM:
-            needed = smallest
-        self._offset = min(max(needed, self._offset - FALL), smallest + self._max_delay)
-        self._late_above = max(self._offset, smallest + CALM)
+        needed = sorted(highs)[len(highs) - 1 - len(highs) * IGNORED // WINDOWS]
+        self._goal = smallest if needed - smallest <= CALM else needed
+        self._set(min(max(self._goal, self._offset), smallest + self._max_delay))
+
+    def _set(self, offset: float) -> None:
+        self._offset = offset
+        self._late_above = max(offset, self._smallest + CALM)
