@@ -22,6 +22,7 @@ from offhook.providers.sip.events import OfferAnswered, OfferReceived
 from offhook.providers.sip.message import Request, Response
 from offhook.providers.sip.timers import Action, Repeater, Timer
 from offhook.providers.sip.transaction import ServerTransaction
+from offhook.providers.sip.transaction import State as TxState
 
 if TYPE_CHECKING:
     from offhook.providers.sip.invite import InviteSession
@@ -88,7 +89,15 @@ class Offers:
             self.pending = "ours"
         headers = self._session.timer.request_headers()
         request = self._session.build("UPDATE" if update else "INVITE", body=sdp or b"", headers=headers)
-        self._errand = self._session.send(request, self._on_response, now)
+        errand = self._errand = self._session.send(request, self._on_response, now)
+        if not update:
+            self._core.timers.set(now + self._core.patience, lambda then: self._give_up(errand, then))
+
+    def _give_up(self, errand: Errand, now: float) -> None:
+        """A re-INVITE rings nobody: when it got no more than a 100 by now, cancel it, also when the call is over."""
+        tx = errand.tx
+        if tx is not None and tx.state is TxState.PROCEEDING and not tx.cancelled:
+            self._core.transactions.cancel(tx, now)
 
     def _on_response(self, errand: Errand, status: int, response: Response | None, now: float) -> None:
         if status < 200:
