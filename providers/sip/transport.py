@@ -72,6 +72,9 @@ CLOSE_TIME: Final = 1.0
 MAX_ROUTES: Final = 1_000
 """Addresses whose route is remembered."""
 
+BACKLOG: Final = 512
+"""Connections that the kernel keeps until we take them."""
+
 _SWEEP: Final = 0.5
 """Seconds between two looks at the deadlines of all connections."""
 
@@ -104,7 +107,7 @@ class SipTransport:
         self._client_tls = client_tls
         self._loop = asyncio.get_running_loop()
         self._datagrams: list[_Datagrams] = []
-        self._servers: list[tuple[Transport, asyncio.Server]] = []
+        self._listeners: list[tuple[Transport, socket.socket]] = []
         self._connections: dict[ConnectionKey, _Connection] = {}
         self._all: set[_Connection] = set()
         self._accepted: Counter[str] = Counter()
@@ -127,26 +130,23 @@ class SipTransport:
         if (transport == "tls") != (tls is not None):
             raise ValueError("a TLS context belongs to the transport tls, and to no other")
         sock = bound_socket(transport, host, port)
-        try:
-            if transport == "udp":
+        if transport == "udp":
+            try:
                 await self._loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=sock)
-            else:
-                server = await self._loop.create_server(
-                    lambda: _Connection(self, transport, tls, opened_for=None), sock=sock
-                )
-                self._servers.append((transport, server))
-        except BaseException:
-            sock.close()
-            raise
+            except BaseException:
+                sock.close()
+                raise
+        else:
+            sock.listen(BACKLOG)
+            self._listeners.append((transport, sock))
+            self._start(self._accept(sock, transport, tls), f"sip-accept-{transport}")
         return cast(int, sock.getsockname()[1])
 
     @property
     def addresses(self) -> list[tuple[Transport, str, int]]:
         """Transport, host and port of everything that listens."""
         found: list[tuple[Transport, str, int]] = [("udp", udp.host, udp.port) for udp in self._datagrams]
-        for transport, server in self._servers:
-            found += [(transport, *sock.getsockname()[:2]) for sock in server.sockets]
-        return found
+        return found + [(transport, *sock.getsockname()[:2]) for transport, sock in self._listeners]
 
     def local_to(self, host: str) -> str:
         """Our address on the way to another (an IP literal); empty when there is no way."""
@@ -182,8 +182,7 @@ class SipTransport:
                 self.counts["full"] += 1
                 self._fail(hop)
                 return
-            connection = _Connection(self, hop.transport, None, opened_for=hop)
-            self._connections[key] = connection
+            connection = self._connections[key] = _Connection(self, hop, opened=True)
             self._opened += 1
             self._all.add(connection)
             self._start(self._open(connection, hop), f"sip-connect-{hop.host}:{hop.port}")
@@ -209,6 +208,7 @@ class SipTransport:
         tls: ssl.SSLContext | None = None
         try:
             if hop.transport == "tls":
+                (hop.server_name or hop.host).encode("idna")  # else asyncio finds out late and leaks the socket
                 tls = self._client_tls(hop) if self._client_tls else ssl.create_default_context()
             async with asyncio.timeout(CONNECT_TIME):
                 await self._loop.create_connection(
@@ -282,17 +282,40 @@ class SipTransport:
 
     # --- connections ----------------------------------------------------------------
 
-    def _accept(self, connection: _Connection) -> bool:
-        """Take an accepted connection in, unless there are too many."""
-        host = connection.hop.host
-        limit = MAX_PER_FRIEND if self._trusted(host) else MAX_PER_STRANGER
-        if self._closing or len(self._all) - self._opened >= MAX_CONNECTIONS or self._accepted[host] >= limit:
-            self.counts["full"] += 1
-            return False
-        self._accepted[host] += 1
-        self._all.add(connection)
-        self._connections.setdefault(_key_of(connection.hop), connection)
-        return True
+    async def _accept(self, listener: socket.socket, transport: Transport, tls: ssl.SSLContext | None) -> None:
+        """Take connections, unless there are too many; one whose handshake is not done counts as well."""
+        while True:
+            try:
+                sock, peer = await self._loop.sock_accept(listener)
+                hop = Hop(transport, peer[0], peer[1], *sock.getsockname()[:2])
+            except OSError as error:  # out of descriptors, as a rule: the next may fail as fast
+                log.warning("no SIP connection accepted by %s: %s", transport, error)
+                await asyncio.sleep(_SWEEP)
+                continue
+            strangers = len(self._all) - self._opened
+            limit = MAX_PER_FRIEND if self._trusted(hop.host) else MAX_PER_STRANGER
+            if strangers >= MAX_CONNECTIONS or self._accepted[hop.host] >= limit:
+                self.counts["full"] += 1
+                sock.close()
+                continue
+            connection = _Connection(self, hop, opened=False)
+            self._accepted[hop.host] += 1
+            self._all.add(connection)
+            self._start(self._greet(connection, sock, tls), f"sip-greet-{hop.host}")
+
+    async def _greet(self, connection: _Connection, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Make an accepted socket a connection, by a handshake where it has one."""
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_TIME if tls else None,
+                ssl_shutdown_timeout=CLOSE_TIME if tls else None,
+            )
+        except OSError:
+            self.counts["handshake"] += 1
+            connection.gone()
 
     def _left(self, connection: _Connection) -> None:
         if connection not in self._all:
@@ -301,7 +324,7 @@ class SipTransport:
         hop = connection.hop
         if self._connections.get(_key_of(hop)) is connection:
             del self._connections[_key_of(hop)]
-        if connection.opened_for is not None:
+        if connection.opened:
             self._opened -= 1
         else:
             self._accepted[hop.host] -= 1
@@ -310,8 +333,9 @@ class SipTransport:
         self._fail(hop)
         self._settle()
 
-    def _watch(self) -> None:
-        """Look at the deadlines while there is a connection."""
+    def _ready(self, connection: _Connection) -> None:
+        """Messages can be exchanged; its deadlines are looked at from now on."""
+        self._connections.setdefault(_key_of(connection.hop), connection)
         if self._sweeper is None and not self._closing:
             self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
 
@@ -320,16 +344,14 @@ class SipTransport:
         now = self._loop.time()
         for connection in list(self._all):
             connection.sweep(now)
-        if self._all:
-            self._watch()
+        if self._all and not self._closing:
+            self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
 
     async def close(self) -> None:
         """Stop listening, send what waits within `CLOSE_TIME`, and let go of everything."""
         self._closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for _, server in self._servers:
-            server.close()
         for udp in self._datagrams:
             udp.transport.close()
         for task in self._tasks:
@@ -345,8 +367,9 @@ class SipTransport:
                 connection.abort()
             for udp in self._datagrams:
                 udp.transport.abort()
-        for _, server in self._servers:
-            await server.wait_closed()
+        for _, sock in self._listeners:  # their tasks have ended
+            sock.close()
+        self._listeners.clear()
         await asyncio.sleep(0)  # sockets close in the loop's next turn
 
     def _settle(self) -> None:
@@ -396,22 +419,18 @@ class _Datagrams(asyncio.DatagramProtocol):
 class _Connection(asyncio.Protocol):
     """One TCP or TLS connection, accepted or opened by us."""
 
-    def __init__(
-        self, owner: SipTransport, transport: Transport, tls: ssl.SSLContext | None, opened_for: Hop | None
-    ) -> None:
-        self.opened_for = opened_for
-        self.hop = opened_for or Hop(transport, "", 0)
+    def __init__(self, owner: SipTransport, hop: Hop, *, opened: bool) -> None:
+        self.hop = hop
+        self.opened = opened
+        "True when we opened it."
         self._owner = owner
-        self._kind = transport
-        self._server_tls = tls
         self._framer = StreamFramer()
         self._transport: asyncio.Transport | None = None
         "None until messages can be exchanged."
-        self._raw: asyncio.Transport | None = None
         self._early: list[bytes] = []
+        "What waits for that."
         self._early_size = 0
-        self._read_early: list[bytes] = []
-        self._friend = False
+        self._friend = owner._trusted(hop.host)
         self._met = False
         "True once the peer sent a whole message."
         self._over = False
@@ -422,55 +441,16 @@ class _Connection(asyncio.Protocol):
         if self._over:  # given up while it was opened
             transport.abort()
             return
-        self._raw = transport
-        tune(transport)
-        local: tuple[str, int] = transport.get_extra_info("sockname")[:2]
-        if self.opened_for is None:
-            peer = transport.get_extra_info("peername")
-            if peer is None:
-                transport.abort()
-                return
-            self.hop = Hop(self._kind, peer[0], peer[1], *local)
-            if not self._owner._accept(self):
-                transport.abort()
-                return
-        else:
-            self.hop = self.hop._replace(local=local[0])
-        self._friend = self._owner._trusted(self.hop.host)
-        self._owner._watch()
-        if self._server_tls is None:
-            self._ready(transport)
-        else:
-            transport.pause_reading()  # the handshake reads the first byte
-            self._owner._start(self._shake_hands(transport, self._server_tls), f"sip-handshake-{self.hop.host}")
-
-    async def _shake_hands(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
-        try:
-            secured = await self._owner._loop.start_tls(
-                transport,
-                self,
-                tls,
-                server_side=True,
-                ssl_handshake_timeout=HANDSHAKE_TIME,
-                ssl_shutdown_timeout=CLOSE_TIME,
-            )
-        except OSError:
-            secured = None
-        if secured is None:
-            self._drop("handshake")
-        else:
-            self._ready(secured)
-
-    def _ready(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._active = self._begun = self._owner._loop.time()
+        tune(transport)
         transport.set_write_buffer_limits(high=MAX_UNSENT)
-        early, self._early, self._early_size = self._early, [], 0
+        self._active = self._begun = self._owner._loop.time()
+        if self.opened:
+            self.hop = self.hop._replace(local=transport.get_extra_info("sockname")[0])
+        self._owner._ready(self)
+        early, self._early = self._early, []
         if early:
             transport.writelines(early)
-        read, self._read_early = self._read_early, []
-        for data in read:
-            self.data_received(data)
 
     def send(self, data: bytes) -> None:
         transport = self._transport
@@ -487,9 +467,7 @@ class _Connection(asyncio.Protocol):
         self._active = self._owner._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        if self._transport is None:
-            self._read_early.append(data)
-            return
+        assert self._transport is not None
         owner, framer = self._owner, self._framer
         had = framer.pending
         found = framer.feed(data)
@@ -524,7 +502,7 @@ class _Connection(asyncio.Protocol):
             return
         if self._framer.pending and now - self._begun > MESSAGE_TIME:
             self._drop("slow")
-        elif self.opened_for is not None:
+        elif self.opened:
             if now - self._active > PING_TIME:
                 self.send(b"\r\n\r\n")
         elif not self._met and not self._friend and now - self._begun > MESSAGE_TIME:
@@ -546,9 +524,8 @@ class _Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End at once."""
-        transport = self._transport or self._raw
-        if transport is not None:
-            transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
         self.gone()
 
     def connection_lost(self, exc: Exception | None) -> None:
