@@ -113,10 +113,10 @@ class Call:
         """True while an agent that joins is welcome."""
         return self.state is CallState.RESUMING or (self.state is CallState.RINGING and not self.answer.done())
 
-    @property
-    def on_hold(self) -> bool:
-        """True while no audio of the caller is to be expected."""
-        return self.stream is not None and self.stream.silent
+    def quiet(self, now: float) -> float:
+        """Seconds since the carrier's side said anything; 0 while nothing is to be expected, as on hold."""
+        stream = self.stream
+        return 0.0 if stream is None or stream.silent else now - max(self.last_heard, stream.last_heard)
 
     @property
     def _format(self) -> AudioFormat:

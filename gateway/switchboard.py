@@ -331,7 +331,7 @@ class Switchboard:
 
     def unanswerable(self, provider: Provider, incoming: IncomingCall, detail: str) -> None:
         """The carrier cannot be told our answer, as when `public_url` is not https: the call is over."""
-        call = self._by_carrier.get((provider.name, incoming.carrier_call_id))
+        call = self.find(provider, incoming.carrier_call_id)
         if call is not None:
             call.end(EndReason.NO_ANSWER_POSSIBLE, EndedBy.GATEWAY, detail, hang_up=False)
 
@@ -395,8 +395,7 @@ class Switchboard:
     def agent_unready(self, call: Call, reason: EndReason, detail: str) -> None:
         """The agent was lost before the phone was answered: the caller gets the route's fallback."""
         log.error("agent not ready", call_id=call.id, agent=call.plan.agent, reason=reason, detail=detail)
-        says_itself = isinstance(call.provider, WebhookProvider)
-        if isinstance(call.plan.unready, SayAnswer | DialAnswer) and not says_itself:
+        if isinstance(call.plan.unready, SayAnswer | DialAnswer) and not isinstance(call.provider, WebhookProvider):
             call.announce(reason, AcceptAnswer(), detail)
             return
         if not call.answer.done():
@@ -544,7 +543,7 @@ class Switchboard:
             now = self._loop.time()
             self.metrics.loop_lag(max(0.0, now - due))
             for call in tuple(self._calls.values()):
-                if call.live and now - call.last_heard > CARRIER_SILENCE and not call.on_hold:
+                if call.live and call.quiet(now) > CARRIER_SILENCE:
                     call.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, f"nothing heard for {CARRIER_SILENCE:g} s")
             for call in self._tokens.expire(now):
                 if call.state is CallState.ANSWERED and call.stream is None:

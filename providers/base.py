@@ -309,6 +309,9 @@ class MediaStream(ABC):
     stream_id: str
     "The carrier's id for the stream; empty before StreamStarted."
 
+    last_heard: float = 0.0
+    "When the peer last gave a sign of life that made no event, such as RTCP; loop time."
+
     @abstractmethod
     def receive(self, data: bytes | str, now: float) -> Sequence[StreamEvent]:
         """Take one message. `str` or UTF-8 `bytes` of a text message. Never raises on bad input."""

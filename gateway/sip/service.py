@@ -104,10 +104,6 @@ class SipService:
         if self._timer is not None:
             self._timer.cancel()
 
-    def drain(self) -> None:
-        """Take no new calls; OPTIONS says so."""
-        self._doorman.draining = True
-
     def summary(self) -> Sequence[str]:
         """What listens, for people."""
         return [f"{transport} {format_host(host, port)}" for transport, host, port in self._transport.addresses]

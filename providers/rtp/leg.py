@@ -190,7 +190,7 @@ class RtpLeg(MediaStream):
         return self._session.stats() if self._session is not None else MediaStats()
 
     @property
-    def last_heard(self) -> float:
+    def last_heard(self) -> float:  # type: ignore[override]  # follows the session
         """Loop time of the peer's last valid packet, RTP or RTCP; 0.0: none yet."""
         return self._session.last_heard if self._session is not None else 0.0
 
