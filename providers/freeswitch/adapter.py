@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from offhook.providers.base import CarrierRequest, SocketProvider
 from offhook.providers.freeswitch import auth
 from offhook.providers.freeswitch.control import FreeswitchControl
+from offhook.providers.freeswitch.metadata import Metadata
 from offhook.providers.freeswitch.playback import PLAYBACKS, Playback
 from offhook.providers.freeswitch.wire import FreeswitchStream
 from offhook.providers.settings import CarrierSettings, Secret, Secrets, plain
@@ -64,7 +65,7 @@ class FreeswitchSettings(CarrierSettings):
     mix: Literal["mono", "mixed", "stereo"] = "mono"
     """Mix type of a socket whose first message does not say it."""
     audio_first: bool = False
-    """Take sockets that begin with audio and say nothing of their call."""
+    """Take sockets that begin with audio, though neither their URL nor a first message names the call."""
     number: str = ""
     """The called number of a socket that does not say it."""
     esl: EventSocketSettings | None = None
@@ -115,7 +116,7 @@ class FreeswitchProvider(SocketProvider):
             number=settings.number,
             rate=settings.sample_rate,
             mix=settings.mix,
-            audio_first=settings.audio_first,
+            audio_first=settings.audio_first or bool(Metadata(query).call_id),
         )
 
     def _playback(self, request: CarrierRequest, query: Mapping[str, str]) -> Playback:

@@ -74,6 +74,9 @@ def test_the_url_may_tell_of_the_call() -> None:
     assert offered.incoming.from_number == "1000"
     assert offered.incoming.to_number == "+15550199"
     assert stream.format.rate == 16000
+    named = provider().open(upgrade("?uuid=u-2")).receive_binary(bytes(2), 0.0)
+    assert isinstance(named[0], CallOffered)  # the URL says which call it is, so the audio may come first
+    assert not isinstance(provider().open(upgrade("?from=1")).receive_binary(bytes(2), 0.0)[0], CallOffered)
     crowded = "?" + "&".join(f"k{number}=v" for number in range(50))
     assert isinstance(provider(audio_first=True).open(upgrade(crowded)).receive_binary(bytes(2), 0.0)[0], CallOffered)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -217,8 +218,16 @@ def test_what_only_tells_waits_for_nothing() -> None:
 
 
 @given(st.one_of(st.text(), st.binary()))
-def test_noise_on_the_application_socket_is_refused_in_the_documented_way(data: str | bytes) -> None:
-    with pytest.raises(CarrierProtocolError):
+def test_noise_on_the_application_socket_gives_a_message_or_the_documented_refusal(data: str | bytes) -> None:
+    with suppress(CarrierProtocolError):
+        assert isinstance(application.read(data), application.Asked)
+
+
+@pytest.mark.parametrize(
+    "data", ["", "[]", "{}", '{"type":1}', '{"type":"a","data":[]}', "[" * 9000, "\ud800", b"\xff"]
+)
+def test_what_is_no_message_of_the_application_socket_is_refused(data: str | bytes) -> None:
+    with pytest.raises(CarrierProtocolError, match="message"):
         application.read(data)
 
 
