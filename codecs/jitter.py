@@ -179,6 +179,8 @@ class JitterBuffer:
         stats.received += 1
         following = self._next
         if following < 0:
+            if not ticks:
+                return  # nothing has begun that it could hold a place in
             self._begin(seq, timestamp, now)
             following = self._next
             time = timestamp
@@ -193,6 +195,8 @@ class JitterBuffer:
                         self._strange = seq + 1 & 0xFFFF
                         return
                     self.reset()
+                    if not ticks:
+                        return
                     self._begin(seq, timestamp, now)
                     ahead = 0
                     following = self._next

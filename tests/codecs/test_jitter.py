@@ -299,6 +299,19 @@ def test_packets_without_audio_hold_their_place_and_are_not_played() -> None:
     assert buffer.delay < 0.03
 
 
+def test_a_stream_begins_with_audio() -> None:
+    buffer = JitterBuffer(8000)
+    buffer.push(7, 160, b"", 0, 10.0)  # a key whose timestamp is that of its beginning, long ago
+    assert buffer.depth == 0
+    buffer.push(8, 16_000, b"a", 160, 10.02)
+    assert buffer.pop(10.04) == [(b"a", 160)]
+    for seq in (900, 901):
+        buffer.push(seq, 99_000, b"", 0, 10.06)
+    buffer.push(902, 100_000, b"b", 160, 10.08)
+    assert buffer.pop(10.1) == [(b"b", 160)]
+    assert buffer.delay == pytest.approx(0.02)
+
+
 # --- another stream ------------------------------------------------------------------------
 
 
