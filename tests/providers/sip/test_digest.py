@@ -76,7 +76,9 @@ def test_what_is_quoted() -> None:
     assert value.startswith(f'Digest username="agent", realm="{REALM}", nonce="{NONCE}", uri="{URI}", response="')
     assert value.endswith(', algorithm=MD5, qop=auth, nc=00000001, cnonce="c0ffee", opaque="o=1"')
     assert "nc=0000001f" in answered(challenge(REALM, NONCE), count=31)
+    assert (Credentials.parse(value).count, Credentials.parse(value).nc) == (1, "00000001")
     bare = answered([f'Digest realm="{REALM}", nonce="{NONCE}"'])
+    assert Credentials.parse(bare).count == 0
     assert not any(word in bare for word in ("algorithm", "qop", "nc=", "cnonce", "opaque"))
     assert len(parse_auth(answered(challenge(REALM, NONCE), cnonce=""))[1]["cnonce"]) == 16
 

@@ -74,6 +74,7 @@ def test_a_bad_message_does_not_end_the_others() -> None:
         b"INVITE sip:a@b SIP/2.0\r\nl: " + b"9" * 5000 + b"\r\n\r\n",
         b"INVITE sip:a@b SIP/2.0\r\nl: \xb2\r\n\r\n",
         b"INVITE sip:a@b SIP/2.0\r\nl: %d\r\n\r\n" % (MAX_BODY + 1),
+        b"A sip:a@b SIP/2.0\r\n" + b"X: y\r\n" * 300 + b"l: 0\r\n\r\n",
         b"\x16\x03\x01\x02\r\n\r\n",
     ],
 )

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offhook.providers.sip.headers import (
+    MAX_AUTH,
+    MAX_MARKS,
     BadHeader,
     CSeq,
     NameAddr,
@@ -40,6 +42,13 @@ from offhook.providers.sip.uri import Uri
 )
 def test_split_list(text: str, pieces: list[str]) -> None:
     assert split_list(text) == pieces
+
+
+def test_split_list_is_bounded() -> None:
+    assert split_list("a,b,c,d", limit=2) == ["a", "b,c,d"]
+    assert split_list('"a",b,c,d', limit=3) == ['"a"', "b", "c,d"]
+    assert split_list("<>," * MAX_MARKS, limit=1000)[-1] == ""
+    assert len(split_list("<>," * (MAX_MARKS + 1), limit=1000)) == 1
 
 
 @pytest.mark.parametrize(
@@ -165,7 +174,15 @@ def test_auth() -> None:
         {"realm": "a, b", "nonce": "x", "qop": "auth,auth-int"},
     )
     assert parse_auth("Bearer") == ("bearer", {})
-    for text in ("", "   ", "Di(gest a=b", "Digest =b", 'Digest a="b', "Digest a=b, Digest c=d"):
+    for text in (
+        "Digest a=" + "b" * MAX_AUTH,
+        "",
+        "   ",
+        "Di(gest a=b",
+        "Digest =b",
+        'Digest a="b',
+        "Digest a=b, Digest c=d",
+    ):
         with pytest.raises(BadHeader):
             parse_auth(text)
 

@@ -7,6 +7,7 @@ import pytest
 from offhook.providers.sip.headers import NameAddr
 from offhook.providers.sip.message import (
     MAX_BODY,
+    MAX_FIELD,
     MAX_HEAD,
     MAX_HEADERS,
     MAX_LINE,
@@ -220,6 +221,7 @@ def test_body_length() -> None:
         (b"A sip:a SIP/2.0\r\nl: 1000000\r\n\r\n", 513),
         (b"A sip:a SIP/2.0\r\nX: " + b"a" * (MAX_LINE + 1) + b"\r\n\r\n", 400),
         (b"A sip:a SIP/2.0\r\nX: a\r\n" + b" aaaaaaaaa\r\n" * 1000 + b"\r\n", 400),
+        (b"A sip:a SIP/2.0\r\nX: a\r\n" + b" %s\r\n" % (b"a" * 100) * 100 + b"\r\n", 400),
         (b"A sip:a SIP/2.0\r\n" + b"X: a\r\n" * (MAX_HEADERS + 1) + b"\r\n", 400),
         (b"A sip:a SIP/2.0\r\nX: " + b"a" * MAX_HEAD + b"\r\n\r\n", 513),
         (b"A sip:a SIP/2.0\r\n\r\n" + b"a" * (MAX_BODY + 1), 513),
@@ -288,6 +290,18 @@ def test_missing_headers_say_so() -> None:
     message.headers.add("Via", "")
     with pytest.raises(BadMessage, match="Via: "):
         _ = message.top_via
+
+
+def test_lists_are_bounded() -> None:
+    many = Headers([("Allow", ",".join("a" * (MAX_VALUES + 50))), ("Allow", "b")])
+    assert many.values("Allow")[MAX_VALUES:] == [",".join("a" * 50), "b"]
+    long = Headers([("Via", "SIP/2.0/UDP h;branch=" + "z" * MAX_FIELD), ("Via", "SIP/2.0/UDP h")])
+    assert len(long.values("Via")) == 1
+    for read in ("vias", "top_via"):
+        with pytest.raises(BadMessage, match="Via is longer than"):
+            getattr(Request("BYE", "sip:a", long), read)
+    with pytest.raises(BadMessage, match="From is longer than"):
+        _ = Request("BYE", "sip:a", Headers([("From", "<sip:a@b>;x=" + "z" * MAX_FIELD)])).from_
 
 
 def test_contact_star() -> None:
