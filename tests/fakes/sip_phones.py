@@ -84,8 +84,8 @@ class Bench(Phone):
     def feed(self, message: str | Message, *, source: str = "10.0.0.1", port: int = 5060) -> list[UaEvent]:
         """Give it a message; without a body, the text may end after its last header."""
         if isinstance(message, str):
-            head, _, body = message.strip("\n").partition("\n\n")
-            data = head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body.encode()
+            head, _, body = message.lstrip("\n").partition("\n\n")
+            data = head.rstrip("\n").replace("\n", "\r\n").encode() + b"\r\n\r\n" + body.encode()
         else:
             data = message.encode()
         before = len(self.events)
