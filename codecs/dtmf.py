@@ -98,7 +98,7 @@ class _Bank(NamedTuple):
     weight: Signal
     "Hann, of sum 1; shape (samples,)."
     waves: Signal
-    "Weighted cosines, then sines, of every place of every tone; shape (samples, 2 * 56)."
+    "Cosines, then sines, of every place of every tone, weighted so that squares are energies; shape (samples, 2 * 56)."
 
 
 @lru_cache(maxsize=4)
@@ -108,7 +108,7 @@ def _bank(rate: int) -> _Bank:
     weight /= weight.sum()
     frequencies = np.outer(LOW + HIGH, 1 + np.array(BESIDE)).ravel()
     phase = np.outer(np.arange(count), frequencies * (2 * np.pi / rate))
-    waves = weight[:, None] * np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
+    waves = np.sqrt(2) * weight[:, None] * np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
     return _Bank(weight.astype(np.float32), waves.astype(np.float32))
 
 
@@ -152,7 +152,8 @@ class DtmfDetector:
             self._rest = signal
             return []
         self._rest = signal[count * hop :]
-        windows = np.lib.stride_tricks.sliding_window_view(signal, size)[: count * hop : hop]
+        # One window every `hop` samples, all of them views; sliding_window_view takes 15 us for the same.
+        windows: Signal = np.ndarray((count, size), np.float32, signal, strides=(4 * hop, 4))
         return [digit for digit, clear in self._look(windows) if self._step(digit, clear)]
 
     def _step(self, digit: str, clear: bool) -> bool:
@@ -181,7 +182,8 @@ class DtmfDetector:
             return [("", False)] * len(windows)
         fits = windows @ bank.waves
         half = fits.shape[1] // 2
-        energy = (2 * (fits[:, :half] ** 2 + fits[:, half:] ** 2)).reshape(len(windows), 2, 4 * len(BESIDE))
+        fits *= fits
+        energy = (fits[:, :half] + fits[:, half:]).reshape(len(windows), 2, 4 * len(BESIDE))
         strongest = energy.max(axis=2)
         share = strongest.sum(axis=1) / np.maximum(total, self._quietest)
         found = [("", False)] * len(windows)
