@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-MAX_SIZE: Final = 64 * 1024
+MAX_SIZE: Final = 32 * 1024
 """Bytes. A browser's offer with video is 10 KiB, a telephone's below 2."""
 
 MAX_MEDIA: Final = 32
 """Streams: each comes back in every answer. Telephones offer three at most."""
 
-MAX_LINES: Final = 2000
+MAX_LINES: Final = 500
 """Lines in all; a browser's offer has 200."""
 
 MAX_FORMATS: Final = 128
@@ -93,11 +93,13 @@ class Media:
         found: dict[int, RtpMap] = {}
         for value in self.every("rtpmap"):
             number, _, rest = value.partition(" ")
+            kind = _number(number, 127)
+            if kind is None or kind in found:
+                continue
             name, _, tail = rest.strip().partition("/")
             clock, _, channels = tail.partition("/")
-            kind, rate = _number(number, 127), _number(clock.strip(), 1_000_000)
-            if kind is not None and rate and name:
-                found.setdefault(kind, RtpMap(name, rate, _number(channels.strip(), 255) or 1))
+            if name and (rate := _number(clock.strip(), 1_000_000)):
+                found[kind] = RtpMap(name, rate, _number(channels.strip(), 255) or 1)
         return found
 
     def fmtps(self) -> dict[int, str]:
