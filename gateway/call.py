@@ -257,8 +257,7 @@ class Call:
     def _stream_ended(self, reason: str, cause: str) -> None:
         departure = self._departure
         if self.state is CallState.LEAVING and departure is not None:
-            if departure.to and not isinstance(self.after, DialAnswer):
-                # The caller left before the transfer was asked for.
+            if departure.to and not isinstance(self.after, DialAnswer):  # before the transfer was asked for
                 self.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, "before the transfer")
             else:
                 if self._transferring:  # the carrier did it before it said so
@@ -348,9 +347,9 @@ class Call:
         if self.state is CallState.RINGING:
             self._board.agent_unready(self, reason, detail)
             return
+        leaving = self.state is CallState.LEAVING
         if first:
             self.log.error("agent lost", reason=reason, detail=detail, agent=self.plan.agent)
-        leaving = self.state is CallState.LEAVING
         self._step(Step.AGENT_LOST)
         if self.state is not CallState.LEAVING or leaving:
             return  # not started yet, or on the way out anyhow
@@ -435,7 +434,7 @@ class Call:
     # --- playout's side
 
     def utterance_started(self, utterance: int, at: float) -> None:
-        """The first audio of an utterance left."""
+        """Its first audio left."""
         self._turns.started(utterance, at)
         self.tell(link.UtteranceStarted(utterance, at))
 
@@ -484,7 +483,7 @@ class Call:
             return
         self._step(Step.LEAVE)
         self._departure = departure
-        if not after_speech and self._playout is not None:
+        if self._playout is not None and (not after_speech or self._playout.held):
             self._playout.clear()
         self._depart_when_heard()
 
@@ -493,6 +492,7 @@ class Call:
             self._depart()
         else:
             self._waiting_to_depart = True
+            self._playout.tell_when_idle()
 
     def _depart(self) -> None:
         departure = self._departure
@@ -526,8 +526,8 @@ class Call:
         else:
             self.end(departure.reason, departure.by, departure.detail, hang_up=True)
 
-    def _conclude(self, departure: Departure) -> None:
-        self.end(departure.reason, departure.by, departure.detail, hang_up=not departure.to)
+    def _conclude(self, gone: Departure) -> None:
+        self.end(gone.reason, gone.by, gone.detail, hang_up=not gone.to)
 
     def leave(self, reason: EndReason, by: EndedBy, *, apologise: bool = False) -> None:
         """End the call from our side: after what is being said, or after the apology."""

@@ -214,6 +214,16 @@ class Playout:
         """True while the caller hears the agent, or is about to."""
         return bool(self._queue) or self.play_end > self._loop.time()
 
+    @property
+    def held(self) -> bool:
+        """True while the caller has us on hold: nothing would be heard before he is back."""
+        return self._stream.silent
+
+    def tell_when_idle(self) -> None:
+        """Have `playout_idle` called, even where nothing but live audio is on its way."""
+        if not self._utterances:
+            self._watch(max(self._loop.time(), self.play_end + self._lag) + (MAX_LIVE if self._queue else 0.0))
+
     # --- the agent's side
 
     def speak(self, id: int, text: str) -> None:

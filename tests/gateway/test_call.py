@@ -519,6 +519,14 @@ async def test_the_agent_hangs_up_after_the_last_word(desk: Desk) -> None:
     assert desk.board.after(desk.provider, "CA" + "1" * 32) == HangUpAnswer()
 
 
+async def test_an_agent_that_only_streams_can_hang_up(desk: Desk) -> None:
+    line = await desk.up()
+    line.agent.call.agent_audio(b"\x11" * PCMU.size(0.1))
+    line.agent.says(link.HangUp("enough"))
+    await asyncio.sleep(0.5)
+    assert desk.ended == [ended(EndReason.AGENT_HANGUP, EndedBy.AGENT)]
+
+
 async def test_hanging_up_at_once_cuts_the_sentence(desk: Desk) -> None:
     line = await desk.up()
     line.agent.speaks(1, 2.0)
