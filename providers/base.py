@@ -304,6 +304,9 @@ class MediaStream(ABC):
     silent: bool = False
     "True while no audio of the caller is expected, as on hold; the line then is not taken for dead."
 
+    writable: bool = True
+    "False while the peer has asked for no more audio; `media` then holds back what it is given and gives b''."
+
     format: AudioFormat
     "What the stream carries; valid after StreamStarted."
     stream_id: str

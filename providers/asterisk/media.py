@@ -148,9 +148,10 @@ class MediaChannelStream(DirectStream):
             case "MEDIA_MARK_PROCESSED":
                 return self._mark_processed(event.id)
             case "MEDIA_XOFF":
+                self.writable = False
                 self._xoff_at = now if self._xoff_at is None else self._xoff_at
             case "MEDIA_XON":
-                self._xoff_at = None
+                self.writable, self._xoff_at = True, None
             case "ERROR":
                 text = event.fields.get("error_text", "")
                 return (ProtocolFault("carrier-error", f"Asterisk reports an error: {text}"[:200]),)
@@ -231,11 +232,6 @@ class MediaChannelStream(DirectStream):
 
     # --- what goes out
 
-    @property
-    def writable(self) -> bool:
-        """False while Asterisk's queue is nearly full: audio given to `media` then is held back."""
-        return self._xoff_at is None
-
     def accept(self, answer: AcceptAnswer, now: float) -> tuple[Sequence[bytes], Sequence[StreamEvent]]:
         if self._state != "ringing":
             return (), ()
@@ -259,7 +255,7 @@ class MediaChannelStream(DirectStream):
         data = self._convert_out(payload)
         if self._held:
             data, self._held = self._held + data, b""
-        if self._xoff_at is not None:
+        if not self.writable:
             self._held = data[: self._max_held]
             return Binary()
         if len(data) > self._most:

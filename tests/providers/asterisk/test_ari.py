@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -80,6 +81,16 @@ async def test_a_channel_in_the_dialplan_finds_the_number_there(control: Asteris
     assert ari.globals == {"OFFHOOK_NEXT_18.1": "+15550003333"}
     assert ari.dialplan == {"18.1", "18.2"}
     assert line.left
+
+
+async def test_a_caller_who_leaves_in_the_midst_of_a_transfer(control: AsteriskControl, ari: FakeAri) -> None:
+    lines = [Line("18.1")]
+    control.lines[CALL] = lines[0]
+    order = asyncio.ensure_future(control.transfer(CALL, DialAnswer("100"), fetch_url=""))
+    await asyncio.sleep(0)
+    lines.clear()
+    await order
+    assert CALL not in control.lines
 
 
 async def test_transfers_that_cannot_be(control: AsteriskControl, ari: FakeAri, line: Line) -> None:

@@ -213,6 +213,13 @@ def test_marks_come_back_when_they_are_played() -> None:
     for number in range(MAX_PENDING_MARKS + 5):
         pair.stream.mark(f"m{number}")
     assert len(pair.stream._marks) == MAX_PENDING_MARKS
+    for _ in range(2):
+        pair.stream.clear(pair.now)
+        pair.stream.mark("last")
+    pair.stream.clear(pair.now)
+    cleared = pair.stream.receive(b"QUEUE_DRAINED", pair.now)
+    assert len(cleared) == MAX_PENDING_MARKS
+    assert cleared[-2:] == (MarkReached("last", True), MarkReached("last", True))
 
 
 def test_case_13_barge_in() -> None:
