@@ -39,7 +39,7 @@ FULL, SILENT = 0.02, 0.08
 """Seconds into a loss until which the level stays, and from which on there is silence."""
 
 BACK: Final = 0.008
-"""Seconds over which the returning stream is faded in; 2 are enough on paper, 8 hide a pitch that has moved on."""
+"""Seconds over which the returning stream is faded in; Appendix I takes up to 10 ms, the more the longer the loss."""
 
 SEAM: Final = 0.0025
 """Seconds over which the step into the loop and the step at its end are smoothed."""
