@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from fakes.asterisk import WebSocketChannel
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from offhook.codecs.audio import L16_16K, PCMA, PCMU, AudioFormat
 from offhook.codecs.dtmf import DtmfDetector
@@ -332,3 +335,32 @@ def test_a_flood_is_dropped_and_ends_the_call() -> None:
                 break
     assert kinds - {("after-stop", 0)} == {("flood", 0), ("flood", 1008)}
     assert {kind for kind, _ in kinds} <= FAULT_KINDS
+
+
+MESSAGES = [
+    *(WebSocketChannel(json=spelt, format=name).start() for spelt in (False, True) for name in ("ulaw", "slin44")),
+    b"DTMF_END digit:5 channel_id:17.1",
+    b'{"event":"MEDIA_MARK_PROCESSED","channel_id":"17.1","correlation_id":"m1"}',
+    b"MEDIA_XOFF",
+    b"MEDIA_XON",
+    b"ERROR: what",
+]
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.sampled_from(MESSAGES), st.integers(0, 300), st.integers(0, 40), st.binary(max_size=8))))
+def test_mutated_messages_give_events(edits: list[tuple[bytes, int, int, bytes]]) -> None:
+    stream = MediaChannelStream({})
+    for number, (message, at, size, put) in enumerate(edits):
+        started = time.perf_counter()
+        events = [
+            *stream.receive(message[:at] + put + message[at + size :], 1.0 + number),
+            *stream.receive_binary(put, 1.0 + number),
+        ]
+        assert time.perf_counter() - started < 0.05
+        for event in events:
+            assert isinstance(event, StreamEvent)
+            assert not isinstance(event, ProtocolFault) or (event.kind in FAULT_KINDS and len(event.detail) <= 200)
+            if isinstance(event, CallOffered):
+                stream.accept(AcceptAnswer(), 1.0 + number)
+                stream.media(put)
