@@ -360,6 +360,9 @@ class MediaStream(ABC):
 class DirectStream(MediaStream):
     """A media socket that is the call: it rings with CallOffered and is answered or refused on the socket."""
 
+    closing_hangs_up: bool = True
+    "False where the call outlives its socket: then the control is told to hang up, too."
+
     @abstractmethod
     def accept(self, answer: AcceptAnswer, now: float) -> tuple[Sequence[bytes], Sequence[StreamEvent]]:
         """Answer the call: messages to send, and the events it makes (StreamStarted, if that is not yet to come)."""

@@ -107,6 +107,8 @@ class FreeswitchStream(DirectStream):
         new_id: names a call that has no id of its own.
     """
 
+    closing_hangs_up = False
+
     def __init__(
         self,
         *,

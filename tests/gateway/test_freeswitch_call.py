@@ -93,7 +93,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
             "data_dir": str(tmp_path / "var"),
             "carriers": {"freeswitch": section},
             "agents": {"leaver": {"kind": "leaver_agent:Leaver"}},
-            "routes": [{"number": "*", "agent": "leaver"}],
+            "routes": [{"number": "*", "agent": "leaver", "allow_transfer": ["2000"]}],
         }
         (tmp_path / "config.yaml").write_text(json.dumps(config))
         (tmp_path / "leaver_agent.py").write_text(AGENT)
@@ -164,17 +164,16 @@ async def test_a_call_with_sound_both_ways(gateway: Gateway) -> None:
     assert gateway.esl.commands == []  # he hung up himself
 
 
-async def test_the_agent_hangs_up_by_the_event_socket(gateway: Gateway) -> None:
+async def test_the_agent_hangs_up(gateway: Gateway) -> None:
+    fork = FakeFork()
     async with gateway.open(subprotocols=["audio.drachtio.org"]) as media:
         await media.send(metadata())
-        await talk(media, FakeFork(), b"", 0.3)
+        await talk(media, fork, b"", 0.3)
         await media.send('{"event":"dtmf","dtmf":"7","duration":"1600"}')
         with pytest.raises(ConnectionClosed):
-            await talk(media, FakeFork(), b"", 5.0)
-    assert (await gateway.record())[2] == CALL
-    async with asyncio.timeout(5):
-        while f"api uuid_kill {CALL} NORMAL_CLEARING" not in gateway.esl.commands:
-            await asyncio.sleep(0.02)
+            await talk(media, fork, b"", 5.0)
+    assert fork.received[-1] == {"type": "disconnect"}
+    assert await gateway.record() == ("completed", "agent_hangup", CALL)
 
 
 async def test_the_agent_transfers_by_the_event_socket(gateway: Gateway) -> None:
