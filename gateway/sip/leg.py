@@ -102,7 +102,7 @@ class SipLeg:
         self._keys = keys.Source(trunk.dtmf)
         self._over = False
         self._refer: asyncio.Future[int] | None = None
-        self._outcome: asyncio.Future[Answered | Refused] | None = None
+        self._outcome: asyncio.Future[Answered | Refused | None] | None = None
         self._successor: InviteSession | None = None
         self._next_media: MediaNegotiator | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -251,8 +251,11 @@ class SipLeg:
                 async with asyncio.timeout_at(deadline):
                     event = await outcome
             except TimeoutError:
-                self.hang_up()
+                session, self.session = self.session, None  # its end is no news then
+                self._service.hang_up(session)
                 return NO_ANSWER, f"no answer within {ring_timeout:g} s"
+            if event is None:
+                return 487, "hung up before the answer"
             if isinstance(event, Answered):
                 return 200, ""
             self._service.outcome(self.name, target, event.status)
@@ -567,5 +570,5 @@ class SipLeg:
             timer.cancel()
         self._rtp.close()
         if self._outcome is not None and not self._outcome.done():
-            self._outcome.cancel()
+            self._outcome.set_result(None)
         self._service.ended(self)
