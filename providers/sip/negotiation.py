@@ -291,8 +291,8 @@ class MediaNegotiator:
         channels = f"/{codec.channels}" if codec.channels > 1 else ""
         mine.formats = [str(choice.number)]
         mine.attributes.append(Attribute("rtpmap", f"{choice.number} {codec.name}/{codec.clock}{channels}"))
-        if ours := _named(self._codecs, codec).fmtp:
-            mine.attributes.append(Attribute("fmtp", f"{choice.number} {ours}"))
+        if codec.fmtp:
+            mine.attributes.append(Attribute("fmtp", f"{choice.number} {codec.fmtp}"))
         for number in sorted(plan.dtmf_receive_types):
             mine.formats.append(str(number))
             mine.attributes.append(Attribute("rtpmap", f"{number} {EVENTS}/{theirs[number].clock}"))
@@ -361,7 +361,7 @@ class MediaNegotiator:
         events = [kind for kind, what in theirs.items() if what.name == EVENTS] if self._dtmf else []
         fitting = [kind for kind in events if theirs[kind].clock == codec.clock]
         return MediaPlan(
-            codec=replace(codec, fmtp=media.fmtps().get(number, "")) if codec.name == "opus" else codec,
+            codec=codec,
             send_type=number,
             receive_types=dict(receive),
             dtmf_send_type=fitting[0] if fitting else None,
@@ -428,7 +428,7 @@ class MediaNegotiator:
     def _in_use_first(self) -> list[Codec]:
         """Our codecs, the one in use first, so that a change of direction is no change of codec."""
         plan = self._plan
-        return sorted(self._codecs, key=lambda codec: plan is None or codec != _named(self._codecs, plan.codec))
+        return sorted(self._codecs, key=lambda codec: plan is None or codec != plan.codec)
 
     def _codec(self, what: RtpMap) -> Codec | None:
         """Our codec of that name, clock and number of channels."""
@@ -471,11 +471,6 @@ def _meanings(media: Media) -> dict[int, RtpMap]:
 
 def _event_types(meanings: Mapping[int, RtpMap]) -> frozenset[int]:
     return frozenset(number for number, what in meanings.items() if what.name == EVENTS)
-
-
-def _named(codecs: Sequence[Codec], codec: Codec) -> Codec:
-    """Our own codec of the same encoding, with our own parameters."""
-    return next(it for it in codecs if (it.name, it.clock) == (codec.name, codec.clock))
 
 
 def _refused(media: Media) -> Media:

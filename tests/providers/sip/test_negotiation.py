@@ -91,11 +91,11 @@ def test_whose_order_decides() -> None:
     assert answered(offer, PCMU, G722, PCMA, prefer="ours")[1].codec == PCMU
 
 
-def test_the_parameters_of_opus_are_theirs_to_send_by_and_ours_to_ask_for() -> None:
+def test_the_parameters_of_opus_that_we_ask_for() -> None:
     media, plan = answered(
-        theirs("m=audio 1000 RTP/AVP 111", "a=rtpmap:111 opus/48000/2", "a=fmtp:111 maxaveragebitrate=20000"), OPUS
+        theirs("m=audio 1000 RTP/AVP 111", "a=rtpmap:111 opus/48000/2", "a=fmtp:111 stereo=1;sprop-stereo=1"), OPUS
     )
-    assert plan.codec.fmtp == "maxaveragebitrate=20000"
+    assert plan.codec == OPUS
     assert plan.receive_types == {111: OPUS}
     assert media.fmtps() == {111: "useinbandfec=1"}
 
@@ -213,6 +213,67 @@ def test_a_name_is_waited_for() -> None:
 def test_nothing_is_sent_to_a_multicast_group() -> None:
     with pytest.raises(NotAcceptable, match="multicast"):
         answered(theirs("m=audio 1000 RTP/AVP 0", c="IN IP4 224.2.1.1/127"))
+
+
+# what two peers really send, off the wire
+BARESIP = b"""v=0\r
+o=- 516933791 1003297789 IN IP4 127.0.0.2\r
+s=-\r
+c=IN IP4 127.0.0.2\r
+t=0 0\r
+a=tool:baresip 1.0.0\r
+m=audio 14132 RTP/AVP 0 8 9 96 97 10 98 99 100 101 11 102 103 104 105\r
+a=rtpmap:0 PCMU/8000\r
+a=rtpmap:8 PCMA/8000\r
+a=rtpmap:9 G722/8000\r
+a=rtpmap:96 opus/48000/2\r
+a=fmtp:96 stereo=1;sprop-stereo=1\r
+a=rtpmap:97 L16/48000/2\r
+a=rtpmap:10 L16/44100/2\r
+a=rtpmap:98 L16/32000/2\r
+a=rtpmap:99 L16/16000/2\r
+a=rtpmap:100 L16/8000/2\r
+a=rtpmap:101 L16/48000\r
+a=rtpmap:11 L16/44100\r
+a=rtpmap:102 L16/32000\r
+a=rtpmap:103 L16/16000\r
+a=rtpmap:104 L16/8000\r
+a=rtpmap:105 telephone-event/8000\r
+a=fmtp:105 0-15\r
+a=sendrecv\r
+a=label:1\r
+a=rtcp-rsize\r
+a=ssrc:1686361775 cname:sip:me@127.0.0.2\r
+a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:H5qM9WuyUE2C1EiZleobl86akJiw5Hkr/95MnYAE\r
+a=minptime:4\r
+a=ptime:20\r
+"""
+SIPP = b"""v=0\r
+o=user1 53655765 2353687637 IN IP4 127.0.0.3\r
+s=-\r
+c=IN IP4 127.0.0.3\r
+t=0 0\r
+m=audio 6000 RTP/AVP 0\r
+a=rtpmap:0 PCMU/8000\r
+"""
+
+
+@pytest.mark.parametrize(
+    ("codec", "number", "keys"),
+    [(PCMU, 0, 105), (G722, 9, 105), (OPUS, 96, None), (L16_16K, 103, None), (L16_8K, 104, 105)],
+)
+def test_baresip(codec: Codec, number: int, keys: int | None) -> None:
+    media, plan = answered(BARESIP, codec, srtp="allowed")
+    assert (plan.codec, plan.send_type, plan.dtmf_send_type) == (codec, number, keys)
+    assert plan.dtmf_receive_types == {105}
+    assert plan.srtp_send is not None
+    assert media.proto == "RTP/AVP"
+    assert answered(BARESIP, codec)[1].srtp_send is None
+
+
+def test_sipp() -> None:
+    _, plan = answered(SIPP, *ALL)
+    assert (plan.codec, plan.remote, plan.dtmf_receive_types) == (PCMU, Address("127.0.0.3", 6000), frozenset())
 
 
 # --- several streams ---------------------------------------------------------------
