@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import structlog
 
@@ -125,11 +125,10 @@ class AudioSocketConnection(asyncio.Protocol):
     # --- what asyncio tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         if not self._server.admits(str(transport.get_extra_info("peername")[0])):
             self._closing = True
-            transport.abort()
+            self._transport.abort()
             return
         sock: socket.socket = transport.get_extra_info("socket")
         with contextlib.suppress(OSError, AttributeError):  # not Linux: a dead peer is noticed later

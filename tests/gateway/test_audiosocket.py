@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 from fakes.asterisk import AudioSocketChannel
 
 from offhook.gateway import audiosocket
@@ -219,6 +220,8 @@ async def test_hanging_up_and_giving_back() -> None:
                 line.socket.close(1000)
                 line.socket.close(1000)
                 line.socket.send_message(b"nothing more goes out")
+                line.socket.data_received(b"nor comes in")
+                line.socket.tick(0.0)
             await channel.over.wait()
             await line.gone.wait()
             assert channel.hung_up
@@ -330,3 +333,33 @@ async def test_a_peer_that_does_not_close_is_cut(monkeypatch: pytest.MonkeyPatch
                 await asyncio.sleep(0.005)
             await here.lines[0].gone.wait()
             assert await loop.sock_recv(peer, 100) == b"\0\0\0"
+
+
+@pytest.mark.leaves("uvloop keeps a pipe for signals")
+def test_on_the_loop_that_the_gateway_runs_on() -> None:
+    async def calls() -> None:
+        async with served() as here:
+            channel = await here.call()
+            channel.send(0x10, bytes(320))
+            await channel.heard(2)
+            (line,) = here.lines
+            line.socket.send_message(line.stream.media(b"\7\0" * 160))
+            await channel.heard(len(channel.frames) + 2)
+            assert [payload for _, _, payload in channel.frames].count(b"\7\0" * 160) == 1
+            line.socket.close(1000)
+            await channel.over.wait()
+            await line.gone.wait()
+            assert channel.hung_up
+            channel = await here.call()
+            await channel.heard(1)
+            channel._writer.transport.abort()
+            await here.lines[-1].gone.wait()
+            assert here.lines[-1].codes == [1000]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(calls())
+
+
+async def test_closing_what_never_listened() -> None:
+    made = AsteriskSettings.model_validate({"password": "secret", "audiosocket": {"port": 0}})
+    await Served(AsteriskProvider(made)).server.close()
