@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import secrets
 from functools import lru_cache
 from typing import Final
 
@@ -29,14 +27,14 @@ class ComfortNoise:
     """White noise at a level, as long as it is asked for.
 
     Args:
-        source: where in the noise to begin; an unpredictable place by default.
+        begin: where in the noise that all share to begin, in samples.
     """
 
     __slots__ = ("_at", "_format")
 
-    def __init__(self, audio_format: AudioFormat, source: random.Random | None = None) -> None:
+    def __init__(self, audio_format: AudioFormat, begin: int = 0) -> None:
         self._format = audio_format
-        self._at = source.randrange(TABLE) if source else secrets.randbelow(TABLE)
+        self._at = begin % TABLE
 
     def frame(self, level_dbov: float, size: int) -> bytes:
         """Give `size` bytes of noise in the format.
@@ -62,6 +60,5 @@ class ComfortNoise:
 
 @lru_cache(maxsize=1)
 def _table() -> bytes:
-    # The seed is of no account: every call begins elsewhere.
     noise = np.random.default_rng(1).normal(scale=32768 * 10 ** (TABLE_LEVEL / 20), size=TABLE)
     return np.rint(noise).clip(-32768, 32767).astype("<i2").tobytes()

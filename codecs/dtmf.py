@@ -55,8 +55,8 @@ SHORTEST, CLEAR_ONES = 5, 3
 """Pure windows in a row that make a key, and how many of them must be clear: a tone of 33 ms at least. Q.24: 40 ms is
 a key, 23 ms is none."""
 
-ENDED: Final = 6
-"""Windows without the key until it counts as released: gaps of 10 ms do not split it, 40 ms do."""
+ENDED: Final = 7
+"""Windows without the key until it counts as released: neither gaps of 10 ms nor a lost packet split it, 40 ms do."""
 
 Signal = NDArray[np.float32]
 

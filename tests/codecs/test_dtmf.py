@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from offhook.codecs.audio import L16_8K, L16_16K, L16_24K, PCMA, PCMU, AudioFormat
+from offhook.codecs.conceal import Concealer
 from offhook.codecs.convert import convert_all
 from offhook.codecs.dtmf import DIGITS, DtmfDetector, tones
 from offhook.codecs.pcm import dbfs, tone
@@ -140,6 +141,15 @@ def test_a_press_interrupted_for_10_ms_is_one_and_for_40_ms_two() -> None:
     press = key("7", 0.1)
     assert heard(pcm_of(press, quiet(0.01), press)) == "7"
     assert heard(pcm_of(press, quiet(0.04), press)) == "77"
+
+
+def test_a_lost_packet_in_a_long_press_does_not_split_it() -> None:
+    audio = tones("4", 0.3, PCMU) + PCMU.silence * 5
+    for lost in range(3, 13):
+        concealer = Concealer(PCMU)
+        pieces = [audio[i : i + 160] for i in range(0, len(audio), 160)]
+        line = [concealer.lost(160) if n == lost else concealer.good(piece) for n, piece in enumerate(pieces)]
+        assert heard(b"".join(line), PCMU) == "4"
 
 
 def test_keys_without_a_gap_are_told_apart() -> None:
