@@ -97,10 +97,6 @@ class BinaryPlayback(FreeswitchStream):
     def _message(self, message: Message, now: float) -> Sequence[StreamEvent] | None:
         return None
 
-    def _due(self, now: float) -> Sequence[StreamEvent]:
-        self._owing = False
-        return ()
-
 
 class _Timed(FreeswitchStream):
     """What the ways with a tail and a clear share: both are settled by time, as audio of the caller comes."""

@@ -288,6 +288,14 @@ async def test_a_call_that_is_over_is_hung_up_already(api: Any, reply: Any) -> N
     await orders.close()
 
 
+async def test_a_hang_up_that_is_forbidden_is_told(api: Any, reply: Any) -> None:
+    api.answer(reply(403))
+    orders = control(api.url)
+    with pytest.raises(CarrierRefused, match="HTTP 403"):
+        await orders.hang_up("CA1")
+    await orders.close()
+
+
 async def test_orders_that_cannot_be_given(api: Any, reply: Any, unused_url: str) -> None:
     keyless = control(api.url, key="")
     with pytest.raises(CarrierRefused, match="api_key"):

@@ -278,6 +278,23 @@ def test_a_clear_takes_clips_back() -> None:
     assert clips.playing == ["next"]
 
 
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offhook.providers.freeswitch.playback.MAX_WAITING", 2)
+    streamed = StreamedPlayback()
+    opened(streamed)
+    assert sum(streamed.mark(f"m{number}") != b"" for number in range(MAX_MARKS + 5)) == MAX_MARKS
+    streamed.clear(1.0)
+    cleared = streamed.receive_binary(SILENCE, 2.0)
+    assert sum(isinstance(event, MarkReached) for event in cleared) == MAX_MARKS + 2
+    clips = ClipPlayback()
+    opened(clips)
+    for number in range(20):
+        clips.media(voice())
+        clips.mark(f"u{number}")
+    clips.clear(1.0)
+    assert sum(isinstance(event, MarkReached) for event in clips.receive_binary(SILENCE, 2.0)) == 13
+
+
 def test_case_16_the_community_module_gets_files_and_never_binary() -> None:
     stream = FilePlayback()
     opened(stream)
