@@ -208,6 +208,8 @@ class Resolver:
             for record in order_srv(records, self._below)
         ]
         if not found:
+            if any(answers):  # a record whose target is a dot (RFC 2782)
+                raise Unresolvable(f"{host} says that it takes no calls by {transport or 'SIP'}", temporary=False)
             spoken = transport or "udp"
             found = [(spoken, host, default_port(spoken))]
         return await self._hosts(found, uri.host)

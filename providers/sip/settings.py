@@ -85,8 +85,6 @@ def _target(value: str) -> str:
         raise PydanticCustomError(
             "sip_uri", "{fault}; write it as sip:host:port;transport=tcp", {"fault": str(error)}
         ) from error
-    if not uri.host:
-        raise PydanticCustomError("sip_uri", "names no host; write it as sip:host:port;transport=tcp")
     if (transport := uri.params.get("transport", "udp").lower()) not in ("udp", "tcp", "tls"):
         raise PydanticCustomError("sip_uri", "transport {it} is none of udp, tcp, tls", {"it": repr(transport)})
     return text

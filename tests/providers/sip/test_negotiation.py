@@ -418,6 +418,10 @@ def test_an_offer_says_all_we_can_do() -> None:
     assert len(ours(*ALL, srtp="allowed").offer(HERE)) < 1000  # an INVITE has to fit into a datagram
 
 
+def test_an_offer_without_keys() -> None:
+    assert audio(ours(dtmf=False).offer(HERE)).formats == ["0", "8"]
+
+
 def test_an_answer_is_read_by_their_numbers_and_ours() -> None:
     negotiator = ours(PCMU, PCMA)
     assert audio(negotiator.offer(HERE)).formats == ["0", "8", "101"]
@@ -569,6 +573,15 @@ def test_payload_types_keep_their_meaning() -> None:
     maps = audio(negotiator.offer(HERE)).rtpmaps()
     assert (maps[101].name, maps[96]) == ("opus", ("telephone-event", 48000, 1))
     assert sorted(it.name for it in maps.values()) == ["L16", "PCMU", "opus", *["telephone-event"] * 3]
+
+
+def test_a_peer_that_renumbers_without_end() -> None:
+    negotiator = ours(OPUS, PCMU)
+    for number in (*range(96, 128), *range(35, 64)):
+        negotiator.answer(theirs(f"m=audio 1000 RTP/AVP {number}", f"a=rtpmap:{number} opus/48000/2"), HERE)
+    media = audio(negotiator.offer(HERE))
+    assert len(set(media.formats)) == 4
+    assert sorted(it.name for it in media.rtpmaps().values()) == ["PCMU", "opus", *["telephone-event"] * 2]
 
 
 def test_early_offer_and_answer_in_the_ack() -> None:

@@ -48,6 +48,8 @@ _sip._tcp.srv.example.net. SRV 1 1 5071 b.example.net.
 plain.example.net. A 192.0.2.3
 six.example.net. AAAA 2001:db8::6
 alias.example.net. CNAME plain.example.net.
+shut.example.net. A 192.0.2.4
+_sip._udp.shut.example.net. SRV 0 0 0 .
 """
 
 
@@ -209,6 +211,13 @@ async def test_naptr_then_srv_then_every_address() -> None:
     ]
 
 
+async def test_addresses_of_a_host() -> None:
+    async with name_server() as (_, resolver):
+        both = resolver(families=(6, 4))
+        assert await both.addresses("a.example.net") == ["2001:db8::1", "192.0.2.1"]
+        assert await both.addresses("192.0.2.77") == ["192.0.2.77"]
+
+
 async def test_families_and_transports_that_we_have() -> None:
     hops = await resolve("sip:trunk.example.net", families=(6,), transports=("udp", "tcp"))
     assert hops == [Hop("udp", "2001:db8::1", 5060)]
@@ -242,6 +251,12 @@ async def test_neither_naptr_nor_srv() -> None:
 
 async def test_a_target_that_is_gone_is_left_out() -> None:
     assert await resolve("sip:srv.example.net") == [Hop("tcp", "192.0.2.2", 5071)]
+
+
+async def test_a_service_that_there_decidedly_is_not() -> None:
+    with pytest.raises(Unresolvable, match="takes no calls by udp"):
+        await resolve("sip:shut.example.net;transport=udp")
+    assert await resolve("sip:shut.example.net;transport=tcp") == [Hop("tcp", "192.0.2.4", 5060)]
 
 
 async def test_name_servers_that_fail_on_naptr_and_srv() -> None:
@@ -302,6 +317,22 @@ async def test_without_dnspython(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dns.asyncresolver", None)
     with pytest.raises(RuntimeError, match=r"pip install 'offhook\[sip\]'"):
         await Resolver().resolve(Uri.parse("sip:trunk.example.net"))
+
+
+async def test_the_name_servers_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dns.asyncresolver
+
+    made: list[bool] = []
+    real = dns.asyncresolver.Resolver
+
+    def configured(*, configure: bool) -> dns.asyncresolver.Resolver:
+        made.append(configure)
+        return real(configure=False)  # one without name servers, so that none is asked
+
+    monkeypatch.setattr(dns.asyncresolver, "Resolver", configured)
+    with pytest.raises(Unresolvable):
+        await Resolver().resolve(Uri.parse("sip:trunk.invalid;transport=udp"))
+    assert made == [True]
 
 
 async def test_without_a_name_server(monkeypatch: pytest.MonkeyPatch) -> None:

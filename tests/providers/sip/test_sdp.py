@@ -97,6 +97,11 @@ def test_the_text_of_a_description() -> None:
     ]
 
 
+def test_streams_may_have_all_the_addresses() -> None:
+    text = b"v=0\r\no=- 1 1 IN IP4 h\r\ns=-\r\nt=0 0\r\nm=audio 1 RTP/AVP 0\r\nc=IN IP4 192.0.2.4\r\n"
+    assert parse(text).encode() == text
+
+
 def test_direction_of_the_session_holds_for_streams_without_one() -> None:
     session = parse(described("a=inactive", "m=audio 1 RTP/AVP 0", "m=audio 2 RTP/AVP 0", "a=sendonly"))
     assert [session.direction_of(media) for media in session.media] == ["inactive", "sendonly"]

@@ -409,6 +409,9 @@ def test_calls_of_ours_count_as_well() -> None:
     assert isinstance(door.reserve("pbx", 1.0), Slot)
     with pytest.raises(KeyError):
         door.reserve("nothing", 0.0)
+    door = doorman({"pbx": PBX}, limits=LIMITS | {"calls_per_second": 1})
+    assert isinstance(door.reserve("pbx", 0.0), Slot)
+    assert busy(door.reserve("pbx", 0.0))
 
 
 def test_calls_a_second_of_a_trunk() -> None:
