@@ -129,7 +129,7 @@ def test_5_percent_loss_and_40_ms_jitter_leave_no_gap_over_60_ms(seed: int) -> N
     got = [number for _, number, _ in heard if number is not None]
     assert got == sorted(got)
     assert len(got) >= 0.999 * len(arrivals)  # next to nothing is lost beyond what the line lost
-    assert max(gaps(heard)) <= 0.06
+    assert max(gaps(heard)) <= 0.06  # with these seeds the line loses no four in a row
     assert sum(ticks for _, _, ticks in heard) == 6000 * TICKS  # and nothing is out of time
     assert buffer.stats.lost == 6000 - len(got)
     # Packets wait for the slowest, and for the next call of `pop`.
@@ -137,16 +137,26 @@ def test_5_percent_loss_and_40_ms_jitter_leave_no_gap_over_60_ms(seed: int) -> N
     assert sum(waits(heard, arrivals)) / len(got) <= 0.03
 
 
-def test_what_is_heard_of_a_tone_is_never_silent_for_60_ms() -> None:
+def longest_silence(heard: list[Heard]) -> float:
+    """Seconds for which a listener hears nothing of a tone, be it that nothing is there to play or that it is soft."""
     sine = tone(300, FRAME, 8000)
     concealer = Concealer(L16_8K)
-    silent = longest = 0
-    for _, number, ticks in carried(line(120, loss=0.05, jitter=uniform(0.04), seed=4), JitterBuffer(8000)):
+    silent = longest = ends = 0.0
+    for at, number, ticks in heard:
         piece = concealer.good(sine) if number is not None else concealer.lost(2 * ticks)
-        for at in range(0, len(piece), 80):  # 5 ms each
-            silent = silent + 5 if dbfs(piece[at : at + 80]) < -45 else 0
+        silent += max(0.0, at - ends) if ends else 0.0
+        ends = max(at, ends) + ticks / 8000
+        for begin in range(0, len(piece), 80):  # 5 ms each
             longest = max(longest, silent)
-    assert longest <= 20
+            silent = silent + 0.005 if dbfs(piece[begin : begin + 80]) < -40 else 0.0
+    return longest
+
+
+@pytest.mark.parametrize("seed", [3, 6])
+def test_not_even_four_lost_in_a_row_are_heard_as_a_gap_of_60_ms(seed: int) -> None:
+    heard = carried(line(300, loss=0.05, jitter=uniform(0.04), seed=seed), JitterBuffer(8000))
+    assert max(gaps(heard)) > 0.075  # three of twenty seeds have such a run
+    assert longest_silence(heard) <= 0.05
 
 
 @pytest.mark.parametrize("ppm", [200, -200])
