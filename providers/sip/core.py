@@ -126,7 +126,12 @@ class Core:
     def failed(self, tx: ClientTransaction, status: int, now: float) -> None:
         """A request got no response: 408, or could not be sent: 503."""
         errand = self._errands.pop(tx, None)
-        if errand is not None:
+        if errand is None:
+            return
+        if status == 503 and errand.fallback is not None:
+            errand.hop, errand.fallback = errand.fallback, None
+            self.start(errand, now)
+        else:
             errand.on_response(errand, status, None, now)
 
     def _drop(self, tx: ClientTransaction) -> None:

@@ -79,11 +79,11 @@ class Dialog:
     @classmethod
     def called(cls, invite: Request, hop: Hop, *, tag: str, contact: str, number: int) -> Dialog:
         """The dialog of an INVITE that came in, as the one called. Raises BadMessage."""
-        caller = invite.contact
-        if caller is None:
+        if invite.contact is None:
             raise BadMessage("an INVITE needs a Contact")
         to, from_ = invite.headers.get("To") or "", invite.headers.get("From") or ""
-        self = cls(invite.call_id, f"{to};tag={tag}", tag, from_, str(caller.uri), hop, contact, number)
+        self = cls(invite.call_id, f"{to.rstrip('; ')};tag={tag}", tag, from_, "", hop, contact, number)
+        self.retarget(invite)
         self.remote_tag = invite.from_.tag
         self.remote_number = invite.cseq.number
         self.routes = _routes(invite)
@@ -119,7 +119,7 @@ class Dialog:
         """Take the peer's new Contact from a target refresh (INVITE, UPDATE and their 2xx). Raises BadMessage."""
         contact = message.contact
         if contact is not None:
-            self.target = str(contact.uri)
+            self.target = _written(message.headers.values("Contact")[0]) or str(contact.uri)
 
     def in_order(self, number: int) -> bool:
         """Whether a request of the peer is newer than those before, and remember it (section 12.2.2)."""
@@ -162,11 +162,14 @@ class Dialog:
         return _bare(self.routes[0]) if self.routes else self.target
 
 
-def next_hop(uri: str, last: Hop) -> Hop:
+def next_hop(uri: str, last: Hop, *, reuse: bool = True) -> Hop:
     """Where a request goes whose next stop is `uri`, in a dialog whose peer was last seen at `last`.
 
     A name is not looked up in the middle of a call: the peer stays where it was, as it does behind a NAT (a private
     address that we do not see it by), and on an open connection to the very host.
+
+    Args:
+        reuse: whether to use that connection; False once it has turned out to be lost.
     """
     try:
         found = Uri.parse(uri)
@@ -176,7 +179,7 @@ def next_hop(uri: str, last: Hop) -> Hop:
     if reach < 0 or reach < _reach(last.host):
         return last
     transport = _TRANSPORTS.get(found.transport) or ("tls" if found.scheme == "sips" else last.transport)
-    if transport == last.transport and found.host == last.host and last.reliable:
+    if transport == last.transport and found.host == last.host and last.reliable and reuse:
         return last
     port = found.port or DEFAULT_PORTS[transport]
     if transport == last.transport:
@@ -197,6 +200,14 @@ def _reach(host: str) -> int:
     if address.is_loopback or address.is_unspecified:
         return 0
     return 2 if address.is_global else 1
+
+
+def _written(contact: str) -> str:
+    """The URI of a Contact to the letter, as some peers compare it so; empty where that takes a closer look."""
+    before, bracket, after = contact.partition("<")
+    if not bracket:
+        return before.partition(";")[0].strip()
+    return "" if '"' in before else after.partition(">")[0].strip()
 
 
 def _routes(message: Message) -> list[str]:

@@ -30,7 +30,19 @@ class Errand:
         next_number: gives the CSeq number for a repetition with credentials.
     """
 
-    __slots__ = ("_rounds", "ack", "credentials", "hop", "id", "lingers", "next_number", "on_response", "request", "tx")
+    __slots__ = (
+        "_rounds",
+        "ack",
+        "credentials",
+        "fallback",
+        "hop",
+        "id",
+        "lingers",
+        "next_number",
+        "on_response",
+        "request",
+        "tx",
+    )
 
     def __init__(
         self,
@@ -47,6 +59,8 @@ class Errand:
         self.credentials = credentials
         self.next_number = next_number
         self.tx: ClientTransaction | None = None
+        self.fallback: Hop | None = None
+        "Where to send it when it cannot be delivered to `hop`."
         self.id = 0
         self.lingers = False
         "An INVITE that was accepted: more 2xx may come."

@@ -77,15 +77,17 @@ class IncomingSession(InviteSession):
         self._ring(status, sdp, fields, now)
 
     def _ring(self, status: int, sdp: bytes | None, headers: Fields, now: float) -> None:
-        response = self._response(status, "", headers, sdp)
-        if self._must_arrive:
-            if sdp is not None:
-                # Reliable, so this settles the first offer; the 2xx need not and must not make another.
-                self.offers.pending = "" if self.offers.pending == "theirs" else "ours"
-                self.offers.local_sdp = sdp
-            self._reliable.send(response, now)
+        if not self._must_arrive:
+            self._transmit(self._response(status, "", headers, sdp), now)
         else:
-            self._transmit(response, now)
+            offers = self.offers
+            if offers.local_sdp is not None:
+                sdp = None
+            elif sdp is not None:
+                # Reliable, so this settles the first offer; what follows need not and must not make another.
+                offers.pending = "" if offers.pending == "theirs" else "ours"
+                offers.local_sdp = sdp
+            self._reliable.send(self._response(status, "", headers, sdp), now)
         if self._ring_timer is not None:
             self._ring_timer.cancel()
         self._ring_timer = self._core.timers.set(now + RING_AGAIN, self._ring_again)
@@ -93,7 +95,7 @@ class IncomingSession(InviteSession):
     def _ring_again(self, now: float) -> None:
         if self._rung is not None:
             status, sdp, headers = self._rung
-            self._ring(status, None if self._must_arrive else sdp, headers, now)
+            self._ring(status, sdp, headers, now)
 
     def answer(self, sdp: bytes, headers: Fields = (), *, now: float) -> None:
         if "answer" not in TABLE[self.state] or self._deferred is not None:

@@ -27,7 +27,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, Literal
 
 from offhook.providers.sip.core import ALLOW, KNOWN_METHODS, OPTION_TAGS, Core, Fields, IllegalStep, add_fields
-from offhook.providers.sip.dialog import Dialog
+from offhook.providers.sip.dialog import Dialog, next_hop
 from offhook.providers.sip.errand import Credentials, Errand, OnResponse
 from offhook.providers.sip.events import Ended, EndedBy, InfoReceived, UaEvent
 from offhook.providers.sip.hop import Hop
@@ -281,6 +281,10 @@ class InviteSession:
         dialog = dialog or self.dialog
         hop = self._core.hop_of(dialog.next_uri, dialog.hop)
         errand = Errand(request, hop, on_response, next_number=dialog.next_number, credentials=self._credentials)
+        if hop.reliable:
+            # The connection may be gone: then a new one to where the URI points.
+            direct = next_hop(dialog.next_uri, dialog.hop, reuse=False)
+            errand.fallback = direct if direct != hop else None
         self._core.start(errand, now)
         return errand
 

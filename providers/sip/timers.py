@@ -114,7 +114,7 @@ class Repeater:
     def _again(self, now: float) -> None:
         self._send(now)
         self._interval = min(self._interval * 2, self._longest)
-        self._timer = self._timers.set(self._timer.at + self._interval, self._again)
+        self._timer = self._timers.set(now + self._interval, self._again)
 
     def _expire(self, give_up: Action) -> Action:
         def expire(now: float) -> None:

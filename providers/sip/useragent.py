@@ -14,6 +14,7 @@ Every method that may cause events without a message or a timer (a hang-up, say)
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -133,7 +134,7 @@ class UserAgent:
 
     @property
     def sessions(self) -> Sequence[InviteSession]:
-        """The calls that are not over."""
+        """The calls that have something left to do, if only to say BYE once the ACK is in."""
         return list(self._core.sessions.values())
 
     # --- requests that arrived --------------------------------------------------------
@@ -147,18 +148,27 @@ class UserAgent:
         *,
         body: bytes = b"",
         content_type: str = SDP,
+        stranger: bool = False,
         now: float,
     ) -> None:
-        """Answer a request that arrived, finally unless the status is below 200; nothing when that was done."""
+        """Answer a request that arrived, finally unless the status is below 200; nothing when that was done.
+
+        Args:
+            stranger: the sender has not been admitted: keep no memory of the request. Its repetitions arrive as new
+                requests, and want the same answer.
+        """
         if tx.answered:
             return
         if status >= 200:
             self._undecided.pop(tx, None)
-        tag = self._core.new_token() if status > 100 else ""
+        tag = "" if status == 100 else _tag_of(tx.request) if stranger else self._core.new_token()
         response = self._core.response(
             tx.request, status, reason, to_tag=tag, headers=headers, body=body, content_type=content_type
         )
-        self._transactions.respond(tx, response, now)
+        if stranger and status >= 200:
+            self._transactions.forget(tx, response)
+        else:
+            self._transactions.respond(tx, response, now)
 
     def dismiss(self, tx: ServerTransaction, now: float) -> None:
         """Answer an admitted request that nobody serves: OPTIONS with 200, else 405, 481 or 501."""
@@ -373,7 +383,10 @@ class UserAgent:
 
     def _on_request(self, tx: ServerTransaction, request: Request, hop: Hop, now: float) -> None:
         if not request.to.tag:
-            if request.method == "INVITE" and len(self._undecided) < MAX_UNDECIDED:
+            if request.method == "INVITE":
+                if len(self._undecided) >= MAX_UNDECIDED:
+                    self.respond(tx, 503, headers=[("Retry-After", "5")], stranger=True, now=now)
+                    return
                 self._undecided[tx] = None
             self._core.emit(RequestArrived(tx, request, hop))
             return
@@ -400,3 +413,9 @@ class UserAgent:
             self.respond(invite, 487, now=now)
         elif (session := self._invites.get(invite)) is not None:
             session.on_cancel(event.request, now)
+
+
+def _tag_of(request: Request) -> str:
+    """The same tag for every repetition of a request (RFC 3261 section 8.2.7)."""
+    seen = f"{request.headers.get('Call-ID')}\0{request.headers.get('From')}\0{request.headers.get('CSeq')}"
+    return hashlib.blake2s(seen.encode(), digest_size=8).hexdigest()

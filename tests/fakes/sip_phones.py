@@ -7,11 +7,11 @@ import random
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from offhook.providers.sip.events import RequestArrived, UaEvent
+from offhook.providers.sip.events import Acked, RequestArrived, UaEvent
 from offhook.providers.sip.headers import NameAddr
 from offhook.providers.sip.hop import Hop, Transport
 from offhook.providers.sip.invite import InviteSession
-from offhook.providers.sip.message import Message, Request, Response, parse
+from offhook.providers.sip.message import Message, Request, Response, parse, respond
 from offhook.providers.sip.transaction import Transactions
 from offhook.providers.sip.uri import Uri
 from offhook.providers.sip.useragent import UserAgent
@@ -193,3 +193,77 @@ class Network:
                     at = self.now + self._delay + self._random.random() * self._jitter
                     heapq.heappush(self._flying, (at, self._count, data, phone.host, hop.host))
             phone.ua.outbox.clear()
+
+
+INVITE = """
+INVITE sip:bob@10.0.0.2 SIP/2.0
+Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-1;rport
+Max-Forwards: 70
+From: "Alice" <sip:alice@10.0.0.1>;tag=a1
+To: <sip:bob@10.0.0.2>
+Call-ID: call-1@10.0.0.1
+CSeq: 7 INVITE
+Contact: <sip:alice@10.0.0.1:5060>
+{extra}Content-Type: application/sdp
+
+{body}"""
+
+
+def invite(*extra: str, body: bytes = OFFER, **changes: str) -> str:
+    text = INVITE.format(extra="".join(f"{line}\n" for line in extra), body=body.decode())
+    if not body:
+        text = text.replace("Content-Type: application/sdp\n", "")
+    for old, new in changes.items():
+        text = text.replace({"branch": "z9hG4bK-1", "cseq": "CSeq: 7"}[old], new)
+    return text
+
+
+def within(method: str, response: Response, number: int, *extra: str, branch: str = "", body: str = "") -> str:
+    """A request of the caller in the dialog that a response has formed."""
+    lines = [
+        f"{method} sip:bob@10.0.0.2:5060 SIP/2.0",
+        f"Via: SIP/2.0/UDP 10.0.0.1:5060;branch={branch or f'z9hG4bK-{method}-{number}'};rport",
+        "From: " + (response.headers.get("From") or ""),
+        "To: " + (response.headers.get("To") or ""),
+        f"Call-ID: {response.call_id}",
+        f"CSeq: {number} {method}",
+        *extra,
+    ]
+    return "\n".join(lines) + "\n\n" + body
+
+
+def answered(bench: Bench, *extra: str) -> Response:
+    """Bring a call to the 200, without the ACK."""
+    bench.feed(invite(*extra))
+    session = bench.take()
+    assert session is not None
+    session.answer(ANSWER, now=bench.now)
+    return bench.responses()[-1]
+
+
+def confirmed(bench: Bench, *extra: str) -> Response:
+    ok = answered(bench, *extra)
+    bench.feed(within("ACK", ok, 7))
+    assert bench.of(Acked)
+    return ok
+
+
+def reply(
+    request: Request, status: int, tag: str = "b1", *fields: tuple[str, str], sdp: bytes = b"", contact: str = ""
+) -> Response:
+    """What the phone called says."""
+    response = respond(request, status, to_tag=tag)
+    response.headers.add("Contact", contact or f"<sip:{tag}@10.0.0.1:5060>")
+    for name, value in fields:
+        response.headers.add(name, value)
+    if sdp:
+        response.headers.add("Content-Type", "application/sdp")
+        response.body = sdp
+    return response
+
+
+def calling(bench: Bench, **more: object) -> Request:
+    """Call; gives the INVITE."""
+    bench.call("10.0.0.1", bench.now, **more)
+    (invite,) = bench.requests("INVITE")
+    return invite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes.sip_phones import ANSWER, OFFER, Bench
+from fakes.sip_phones import ANSWER, OFFER, Bench, answered, confirmed, invite, within
 
 from offhook.providers.sip.core import IllegalStep
 from offhook.providers.sip.events import (
@@ -16,58 +16,6 @@ from offhook.providers.sip.events import (
     RequestArrived,
 )
 from offhook.providers.sip.message import Request, Response
-
-INVITE = """
-INVITE sip:bob@10.0.0.2 SIP/2.0
-Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-1;rport
-Max-Forwards: 70
-From: "Alice" <sip:alice@10.0.0.1>;tag=a1
-To: <sip:bob@10.0.0.2>
-Call-ID: call-1@10.0.0.1
-CSeq: 7 INVITE
-Contact: <sip:alice@10.0.0.1:5060>
-{extra}Content-Type: application/sdp
-
-{body}"""
-
-
-def invite(*extra: str, body: bytes = OFFER, **changes: str) -> str:
-    text = INVITE.format(extra="".join(f"{line}\n" for line in extra), body=body.decode())
-    if not body:
-        text = text.replace("Content-Type: application/sdp\n", "")
-    for old, new in changes.items():
-        text = text.replace({"branch": "z9hG4bK-1", "cseq": "CSeq: 7"}[old], new)
-    return text
-
-
-def within(method: str, response: Response, number: int, *extra: str, branch: str = "", body: str = "") -> str:
-    """A request of the caller in the dialog that a response has formed."""
-    lines = [
-        f"{method} sip:bob@10.0.0.2:5060 SIP/2.0",
-        f"Via: SIP/2.0/UDP 10.0.0.1:5060;branch={branch or f'z9hG4bK-{method}-{number}'};rport",
-        "From: " + (response.headers.get("From") or ""),
-        "To: " + (response.headers.get("To") or ""),
-        f"Call-ID: {response.call_id}",
-        f"CSeq: {number} {method}",
-        *extra,
-    ]
-    return "\n".join(lines) + "\n\n" + body
-
-
-def answered(bench: Bench, *extra: str) -> Response:
-    """Bring a call to the 200, without the ACK."""
-    bench.feed(invite(*extra))
-    session = bench.take()
-    assert session is not None
-    session.answer(ANSWER, now=bench.now)
-    return bench.responses()[-1]
-
-
-def confirmed(bench: Bench, *extra: str) -> Response:
-    ok = answered(bench, *extra)
-    bench.feed(within("ACK", ok, 7))
-    assert bench.of(Acked)
-    return ok
 
 
 def test_repeated_invite_is_one_call() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes.sip_phones import ANSWER, HOLD, OFFER, Bench
+from fakes.sip_phones import ANSWER, HOLD, OFFER, Bench, calling, reply
 
 from offhook.providers.sip.events import (
     Answered,
@@ -15,30 +15,9 @@ from offhook.providers.sip.events import (
 )
 from offhook.providers.sip.headers import NameAddr
 from offhook.providers.sip.hop import Hop
-from offhook.providers.sip.message import Headers, Message, Request, Response, respond
+from offhook.providers.sip.message import Headers, Message, Request
 from offhook.providers.sip.transfer import Replaces
 from offhook.providers.sip.uri import Uri
-
-
-def reply(
-    request: Request, status: int, tag: str = "b1", *fields: tuple[str, str], sdp: bytes = b"", contact: str = ""
-) -> Response:
-    """What the phone called says."""
-    response = respond(request, status, to_tag=tag)
-    response.headers.add("Contact", contact or f"<sip:{tag}@10.0.0.1:5060>")
-    for name, value in fields:
-        response.headers.add(name, value)
-    if sdp:
-        response.headers.add("Content-Type", "application/sdp")
-        response.body = sdp
-    return response
-
-
-def calling(bench: Bench, **more: object) -> Request:
-    """Call; gives the INVITE."""
-    bench.call("10.0.0.1", bench.now, **more)
-    (invite,) = bench.requests("INVITE")
-    return invite
 
 
 def methods(messages: list[Message]) -> list[str]:
