@@ -161,7 +161,7 @@ class Reporter:
         if block.last_report:
             # RFC 3550 section 6.4.1: A - LSR - DLSR; a little below zero is rounding.
             round_trip = (_ntp(now) >> 16) - block.last_report - block.delay & 0xFFFFFFFF
-            if round_trip >= 0x80000000:
+            if round_trip > 0xFFFF0000:
                 round_trip = 0
             if round_trip <= MAX_RTT * 65536:
                 self.rtt = round_trip / 65536
