@@ -185,6 +185,7 @@ class TrunkSettings(SipSection):
     username: str = Field(default="", max_length=100)
     "Digest user, for their requests to us and for ours to them."
     password: Secret | None = None
+    "Its password."
     realm: str = Field(default="", max_length=200)
     "Realm of the challenges we send to this trunk; unset: `sip.realm`."
 
@@ -271,6 +272,7 @@ class SipListen(SipSection):
     """One socket that SIP arrives at."""
 
     transport: Transport = "udp"
+    "What is spoken there; `tls` needs `sip.tls.cert_file`."
     host: Annotated[str, AfterValidator(_address)] = "0.0.0.0"  # noqa: S104  # a telephone is there to be called
     "IP address to bind; `0.0.0.0` or `::` for every interface."
     port: int = Field(default=5060, ge=0, le=65535)
@@ -285,6 +287,7 @@ class SipMedia(SipSection):
     public_address: Annotated[str, AfterValidator(_address_or_empty)] = ""
     "Address to put into SDP, where a NAT stands before us; unset: `sip.public_address` if that is one, else `host`."
     port_low: int = Field(default=20_000, ge=1024, le=65534)
+    "First port of the range; open it in the firewall for UDP, to port_high."
     port_high: int = Field(default=29_999, ge=1025, le=65535)
     "Last port of the range. A call takes two, and they rest for a while after it."
 
@@ -322,6 +325,7 @@ class SipSettings(SipSection):
     """SIP without a carrier's cloud between: no port is open without this section."""
 
     listen: list[SipListen] = Field(default=[SipListen()], min_length=1, max_length=16)
+    "Sockets; unset: UDP at port 5060 of every IPv4 interface."
     public_address: str = Field(default="", max_length=255, pattern=r"^[A-Za-z0-9.:_-]*$")
     "Name or address at which the others reach us, for Contact and Via; unset: the address of the socket."
     realm: str = Field(default="offhook", min_length=1, max_length=200)
@@ -329,11 +333,13 @@ class SipSettings(SipSection):
     user_agent: str = Field(default="offhook", max_length=100, pattern=r"^[ -~]*$")
     "What we call ourselves; empty: nothing."
     media: SipMedia = SipMedia()
+    "Addresses and ports of RTP."
     trunks: dict[str, TrunkSettings] = Field(default={}, max_length=MAX_TRUNKS)
     "Name of a trunk → its settings."
     max_calls: int = Field(default=500, gt=0)
     "SIP calls at once, both ways."
     limits: SipLimits = SipLimits()
+    "Rates, and what wrong passwords lead to."
     strangers: Literal["refuse", "drop"] = "refuse"
     "What a request from an address of no trunk gets: 403 (within the limits), or nothing at all."
     scanners: list[str] = Field(default=list(SCANNERS), max_length=64)
