@@ -72,6 +72,9 @@ CLOSE_TIME: Final = 1.0
 MAX_ROUTES: Final = 1_000
 """Addresses whose route is remembered."""
 
+ROUTE_TIME: Final = 60.0
+"""Seconds for which it is; our own addresses may change."""
+
 BACKLOG: Final = 512
 """Connections that the kernel keeps until we take them."""
 
@@ -116,6 +119,7 @@ class SipTransport:
         self._strangers: Counter[str] = Counter()
         self._second = 0
         self._routes: dict[str, str] = {}
+        self._routes_end = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
         self._settled = asyncio.Event()
@@ -131,11 +135,7 @@ class SipTransport:
             raise ValueError("a TLS context belongs to the transport tls, and to no other")
         sock = bound_socket(transport, host, port)
         if transport == "udp":
-            try:
-                await self._loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=sock)
-            except BaseException:
-                sock.close()
-                raise
+            await self._loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=sock)
         else:
             sock.listen(BACKLOG)
             self._listeners.append((transport, sock))
@@ -150,18 +150,19 @@ class SipTransport:
 
     def local_to(self, host: str) -> str:
         """Our address on the way to another (an IP literal); empty when there is no way."""
+        now = self._loop.time()
+        if now >= self._routes_end or len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+            self._routes_end = now + ROUTE_TIME
         known = self._routes.get(host)
         if known is not None:
             return known
         with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
             try:
                 sock.connect((host, 9))  # sends nothing; the kernel only picks the route
-                found = cast(str, sock.getsockname()[0])
             except OSError:
-                found = ""
-        if len(self._routes) >= MAX_ROUTES:
-            self._routes.clear()
-        self._routes[host] = found
+                return ""
+            found = self._routes[host] = cast(str, sock.getsockname()[0])
         return found
 
     # --- sending --------------------------------------------------------------------
@@ -177,7 +178,7 @@ class SipTransport:
             return
         key = _key_of(hop)
         connection = self._connections.get(key)
-        if connection is None:
+        if connection is None or connection.closing:
             if self._opened >= MAX_OPENED:
                 self.counts["full"] += 1
                 self._fail(hop)
@@ -189,13 +190,14 @@ class SipTransport:
         connection.send(data)
 
     def _send_datagram(self, data: bytes, hop: Hop) -> None:
-        family, local = family_of(hop.host), hop.local or self.local_to(hop.host)
+        family, route = family_of(hop.host), self.local_to(hop.host)
         best: _Datagrams | None = None
         best_fit = -1
         for udp in self._datagrams:
             if udp.family != family:
                 continue
-            fit = 2 * (udp.host == local) + (udp.port == hop.local_port)
+            # `hop.local` may be an address that only a NAT in front of us has.
+            fit = 4 * (udp.host == hop.local) + 2 * (udp.any or udp.host == route) + (udp.port == hop.local_port)
             if fit > best_fit:
                 best, best_fit = udp, fit
         if best is None:
@@ -398,7 +400,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._sending = hop
         try:
             self.transport.sendto(data, (hop.host, hop.port))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.error_received(error)
         finally:
             self._sending = None
@@ -452,16 +454,19 @@ class _Connection(asyncio.Protocol):
         if early:
             transport.writelines(early)
 
+    @property
+    def closing(self) -> bool:
+        """True when nothing more can be sent."""
+        return self._transport is not None and self._transport.is_closing()
+
     def send(self, data: bytes) -> None:
+        """Send now, or as soon as the connection is open."""
         transport = self._transport
         if transport is None:
             self._early.append(data)
             self._early_size += len(data)
             if self._early_size > MAX_UNSENT:
                 self._drop("unread")
-            return
-        if transport.is_closing():
-            self._owner._fail(self.hop)
             return
         transport.write(data)
         self._active = self._owner._loop.time()

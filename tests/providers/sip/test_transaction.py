@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import count
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from offhook.providers.sip import transaction as module
 from offhook.providers.sip.hop import Hop, Transport
@@ -651,3 +654,57 @@ def test_kinds_are_told_apart_by_the_method() -> None:
     txs = transactions()
     assert txs.request(ours(), PEER, 0.0).kind is Kind.CLIENT_INVITE
     assert txs.request(ours("BYE"), PEER, 0.0).kind is Kind.CLIENT
+
+
+def wander(txs: Transactions, steps: list[tuple[int, int, int]]) -> None:
+    """Let a peer and a user agent do what the numbers say, sensible or not."""
+    now = 0.0
+    servers: list[ServerTransaction] = []
+    clients: list[ClientTransaction] = []
+    methods, statuses = ("INVITE", "BYE", "CANCEL", "ACK", "OPTIONS"), (100, 180, 200, 302, 401, 486, 503)
+    for what, which, how in steps:
+        now += how / 4
+        hop = TCP_PEER if which % 2 else PEER
+        match what:
+            case 0:
+                method = methods[how % 5]
+                for event in txs.receive(asked(method, branch=f"z9hG4bK{which}"), hop, now):
+                    if isinstance(event, RequestReceived | CancelReceived):
+                        servers.append(event.tx)
+            case 1:
+                clients.append(txs.request(ours(methods[how % 2]), hop, now))
+            case 2 if clients:
+                tx = clients[which % len(clients)]
+                txs.receive(answer(tx, statuses[how % 7]), tx.hop, now)
+            case 3 if servers:
+                server = servers[which % len(servers)]
+                status = statuses[how % 7]
+                step = Step.PROVISIONAL if status < 200 else Step.SUCCESS if status < 300 else Step.FAILURE
+                if server.can(step):
+                    txs.respond(server, respond(server.request, status, to_tag="t"), now)
+                else:
+                    with pytest.raises(IllegalStepError):
+                        txs.respond(server, respond(server.request, status, to_tag="t"), now)
+            case 4:
+                txs.transport_failed(hop, now)
+            case 5 if clients:
+                with contextlib.suppress(IllegalStepError):
+                    clients.append(txs.cancel(clients[which % len(clients)], now))
+        txs.tick(now)
+    for server in servers:
+        if not server.answered:
+            txs.forget(server) if server.can(Step.FORGOTTEN) else None
+    for client in clients:
+        if not client.over and client.state is State.PROCEEDING and client.can(Step.SUCCESS):
+            txs.receive(answer(client, 200), client.hop, now)
+    while (at := txs.next_timer()) is not None:
+        txs.tick(at)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 13)), max_size=40))
+def test_whatever_happens_nothing_is_left_in_memory(steps: list[tuple[int, int, int]]) -> None:
+    txs = transactions()
+    wander(txs, steps)
+    assert (len(txs), txs._merged, txs._by_peer, txs.next_timer()) == (0, {}, {}, None)
+    assert txs.malformed == 0

@@ -192,7 +192,7 @@ def test_all_of_it_works_on_uvloop_too(certificate: Path) -> None:
         assert runner.run(main()) == ["udp", "tcp", "tls"]
 
 
-async def test_a_socket_for_all_addresses_says_which_was_meant(side: MakeSide) -> None:
+async def test_a_socket_for_all_addresses_says_which_was_meant(side: MakeSide, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = side(), side()
     port = await theirs.transport.listen("udp", "0.0.0.0", 0)
     await theirs.transport.listen("udp", "::", port)
@@ -201,7 +201,10 @@ async def test_a_socket_for_all_addresses_says_which_was_meant(side: MakeSide) -
         ours.transport.send(options(), Hop("udp", host, port))
         _, hop = await theirs.took()
         assert (hop.host, hop.local, hop.local_port) == (host, host, port)
-    assert theirs.transport.local_to("127.0.0.1") == "127.0.0.1"
+    monkeypatch.setattr(module, "MAX_ROUTES", 1)
+    for host in ("127.0.0.1", "127.0.0.2", "::1"):
+        assert theirs.transport.local_to(host) == ("127.0.0.1" if "." in host else host)
+    assert len(theirs.transport._routes) <= 2
 
 
 async def test_the_socket_of_the_hop_is_the_one_that_sends(side: MakeSide) -> None:
@@ -211,6 +214,7 @@ async def test_the_socket_of_the_hop_is_the_one_that_sends(side: MakeSide) -> No
     for local, local_port, expected in (
         ("127.0.0.2", ports[2], ("127.0.0.2", ports[2])),
         ("", 0, ("127.0.0.1", ports[0])),
+        ("203.0.113.9", ports[0], ("127.0.0.1", ports[0])),
     ):
         ours.transport.send(options(), Hop("udp", "127.0.0.1", port, local, local_port))
         _, hop = await theirs.took()
@@ -378,6 +382,21 @@ async def test_a_connection_of_ours_is_kept_open_by_pings(side: MakeSide, monkey
     server.close()
 
 
+async def test_what_is_sent_while_a_connection_closes_opens_another(side: MakeSide) -> None:
+    ours, theirs = side(), side()
+    hop = Hop("tcp", "127.0.0.1", await theirs.transport.listen("tcp", "127.0.0.1", 0))
+    ours.transport.send(options("first"), hop)
+    await theirs.took()
+    (connection,) = ours.transport._all
+    connection.close()
+    ours.transport.send(options("second"), hop)
+    assert (await theirs.took())[0].call_id == "second"
+    assert (await ours.lost())[:3] == hop[:3]
+    ours.transport.send(options("third"), hop)
+    assert (await theirs.took())[0].call_id == "third"
+    assert ours.transport._opened == 1
+
+
 # --- too many, too much -------------------------------------------------------------
 
 
@@ -439,6 +458,9 @@ async def test_a_peer_that_does_not_read_is_given_up(side: MakeSide, monkeypatch
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         hop = Hop("tcp", "127.0.0.1", deaf.getsockname()[1])
         ours.transport.send(options(), hop)
+        (connection,) = ours.transport._all
+        while connection._transport is None:
+            await asyncio.sleep(0)
         while not ours.transport.counts["unread"]:
             ours.transport.send(b"x" * 50_000, hop)
             await asyncio.sleep(0)
@@ -457,6 +479,26 @@ async def test_what_waits_for_a_connection_is_bounded(side: MakeSide, monkeypatc
         assert ours.transport.counts["unread"] == 1
         await asyncio.sleep(0.05)
         assert not ours.transport._all
+
+
+async def test_running_out_of_descriptors_ends_nothing(
+    side: MakeSide, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SWEEP", 0.01)
+    ours = side()
+    accept = ours.transport._loop.sock_accept
+    faults = [OSError(24, "Too many open files")] * 2
+
+    async def short(sock: socket.socket) -> Any:
+        if faults:
+            raise faults.pop()
+        return await accept(sock)
+
+    monkeypatch.setattr(ours.transport._loop, "sock_accept", short)
+    raw = await connect(await ours.transport.listen("tcp", "127.0.0.1", 0))
+    raw.writer.write(options("late"))
+    assert (await ours.took())[0].call_id == "late"
+    assert not faults
 
 
 async def test_connections_of_ours_are_capped(side: MakeSide, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,11 +616,15 @@ async def test_closing_does_not_wait_for_a_peer_that_does_not_read(
     await asyncio.wait_for(ours.transport.close(), 2)
 
 
-async def test_closing_ends_what_is_only_being_opened(side: MakeSide, connect: Any, certificate: Path) -> None:
+async def test_closing_ends_what_is_only_being_opened(
+    side: MakeSide, connect: Any, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SWEEP", 0.005)
     ours = side()
+    await connect(await ours.transport.listen("tcp", "127.0.0.1", 0))
     await connect(await ours.transport.listen("tls", "127.0.0.1", 0, server_tls(certificate)))
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         ours.transport.send(options(), Hop("tls", "127.0.0.1", deaf.getsockname()[1]))
         await asyncio.sleep(0.02)
-        assert len(ours.transport._all) == 2
+        assert len(ours.transport._all) == 3
         await asyncio.wait_for(ours.transport.close(), 2)
