@@ -21,6 +21,9 @@ Mode = Literal["auto", "audio_fork", "jambonz", "audio_stream"]
 SUBPROTOCOLS: Final = ("audio.drachtio.org", "audio.jambonz.org")
 """What mod_audio_fork offers: by default, and in jambonz's installations. mod_audio_stream offers none."""
 
+STOP_MEDIA: Final = ("uuid_audio_fork {uuid} stop offhook", "uuid_audio_stream {uuid} stop")
+"""Ends the media socket: mod_audio_fork's command and mod_audio_stream's."""
+
 MAX_QUERY: Final = 32
 """Fields of the URL's query."""
 
@@ -45,6 +48,9 @@ class EventSocketSettings(BaseModel):
     """What outbound calls ring; `{to}` is the number."""
     dial_to: str = Field(default="offhook XML default", pattern=r"^[^\s]+( [^\s]+){0,2}$")
     """Extension, dialplan and context of an outbound call that was answered. It starts the media socket."""
+    stop_media: str = Field(default="", pattern=r"^(\S+( \S+)*)?$")
+    """What ends the media socket of a call that was transferred; `{uuid}` is the channel. Unset: the module's own
+    command, where mod_audio_fork's bug is named `offhook`."""
 
 
 class FreeswitchSettings(CarrierSettings):
@@ -103,6 +109,7 @@ class FreeswitchProvider(SocketProvider):
             context=esl.context if esl else "",
             dial_string=esl.dial_string if esl else "",
             dial_to=esl.dial_to if esl else "",
+            stop_media=(esl.stop_media if esl else "") or STOP_MEDIA[settings.mode == "audio_stream"],
             timeout=settings.api_timeout,
         )
 

@@ -11,6 +11,7 @@ for a line break in a number would be another command.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -108,6 +109,7 @@ class FreeswitchControl(CarrierControl):
         context: dialplan context that transfers go to.
         dial_string: what `originate` calls, `{to}` is the number.
         dial_to: where an answered outbound call goes: extension, dialplan and context.
+        stop_media: command that ends a call's media socket, `{uuid}` is the channel.
         timeout: seconds an order may take in all.
         new_id: names an outbound call.
     """
@@ -121,12 +123,13 @@ class FreeswitchControl(CarrierControl):
         context: str,
         dial_string: str,
         dial_to: str,
+        stop_media: str,
         timeout: float,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self._host, self._port, self._password, self._timeout = host, port, password, timeout
         self._context, self._dial_string, self._dial_to = context, dial_string, dial_to
-        self._new_id = new_id
+        self._stop_media, self._new_id = stop_media, new_id
         self._slots = asyncio.Semaphore(WORKERS)
 
     async def hang_up(self, carrier_call_id: str) -> None:
@@ -145,6 +148,10 @@ class FreeswitchControl(CarrierControl):
             await self._api(f"uuid_transfer {call} bridge:sofia/external/{target.partition(':')[2]} inline")
         else:
             await self._api(f"uuid_transfer {call} {target} XML {self._context}")
+        # The module goes on listening otherwise, and what the caller now says is not for the agent. Whether or not
+        # it could be told, the transfer is done.
+        with contextlib.suppress(CarrierUnavailable, CarrierRefused):
+            await self._api(self._stop_media.replace("{uuid}", call))
 
     async def dial(self, to: str, from_number: str, *, answer_url: str, status_url: str, ring_timeout: int = 60) -> str:
         """Place a call; the id given is the UUID that its media socket will name. The URLs have no use."""

@@ -95,6 +95,7 @@ def test_the_url_may_tell_of_the_call() -> None:
         ({"esl": {"password": "p", "context": "a b"}}, "context"),
         ({"esl": {"password": "p", "dial_to": "a b c d"}}, "dial_to"),
         ({"esl": {"password": "p", "port": 0}}, "port"),
+        ({"esl": {"password": "p", "stop_media": "a\nb"}}, "stop_media"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )

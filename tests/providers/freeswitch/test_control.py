@@ -24,6 +24,7 @@ def control(port: int, **changes: Any) -> FreeswitchControl:
         "context": "default",
         "dial_string": "sofia/gateway/provider/{to}",
         "dial_to": "offhook XML default",
+        "stop_media": "uuid_audio_fork {uuid} stop offhook",
         "timeout": 2.0,
         "new_id": lambda: "made-1",
     }
@@ -49,7 +50,10 @@ async def test_transferring_to_an_extension() -> None:
     assert said == [
         f"api uuid_setvar_multi {CALL} call_timeout=20;effective_caller_id_number=+15550100",
         f"api uuid_transfer {CALL} 2000 XML default",
+        f"api uuid_audio_fork {CALL} stop offhook",
     ]
+    deaf = FakeEventSocket(replies={"uuid_audio_fork": "-ERR uuid_audio_fork Command not found!"})
+    assert len(await order(deaf, lambda c: c.transfer(CALL, DialAnswer("2000"), fetch_url=""))) == 3
 
 
 async def test_transferring_to_a_sip_uri() -> None:
