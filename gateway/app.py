@@ -65,6 +65,8 @@ class App:
         for provider in board.providers.values():
             if isinstance(provider, SocketProvider):
                 self._direct.append(provider)
+                if provider.ticket_path:
+                    routes.append(Route(provider.ticket_path, self._ticket(provider), methods=["GET", "POST"]))
             if not isinstance(provider, WebhookProvider):
                 continue
             routes += [
@@ -127,6 +129,22 @@ class App:
             seconds = asyncio.get_running_loop().time() - started
             self._metrics.webhook(provider.name, webhook.kind, response.status_code, seconds)
             return response
+
+        return endpoint
+
+    def _ticket(self, provider: SocketProvider) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                asked = await self._carrier_request(request)
+                ticket = provider.ticket(asked, asyncio.get_running_loop().time())
+            except _TooLargeError:
+                return PlainTextResponse("body too large\n", 413)
+            except CarrierAuthError as error:
+                self._unauthorized(provider, request.url.path, request.client, error)
+                return PlainTextResponse("forbidden\n", 403)
+            except CarrierProtocolError as error:
+                return PlainTextResponse(f"{error}\n", 400)
+            return Response(ticket.body, ticket.status, media_type=ticket.content_type)
 
         return endpoint
 

@@ -71,8 +71,7 @@ class Call:
         "When the carrier's socket last said anything."
         self.answer: asyncio.Future[Answer] = self._loop.create_future()
         "What the webhook is answered with; repeats of the webhook get the same."
-        self.after: Answer = HangUpAnswer()
-        "What the carrier is told when it asks how to go on after the stream."
+        self.after: Answer = HangUpAnswer()  # told to the carrier that asks how to go on after the stream
         self.over: asyncio.Future[EndReason] = self._loop.create_future()
         self.recording: Recording | None = None
         self.stream: MediaStream | None = None
@@ -169,7 +168,8 @@ class Call:
     @property
     def writable(self) -> bool:
         """Whether the carrier takes what we send."""
-        return self._socket is not None and self._socket.writable_now
+        socket, stream = self._socket, self.stream
+        return socket is not None and socket.writable_now and stream is not None and stream.writable
 
     def send(self, message: bytes) -> None:
         """Send one message to the carrier."""

@@ -118,8 +118,9 @@ def _carriers(value: Any) -> Any:
 class Config(Section):
     """The whole configuration, as `load` gives it."""
 
-    public_url: str
-    "How carriers reach this gateway, such as https://voice.example.com. Signatures and answers are built from it."
+    public_url: str = ""
+    """How carriers reach this gateway, such as https://voice.example.com. Signatures and answers are built from it. SIP
+    alone needs none."""
     carriers: Annotated[dict[str, SerializeAsAny[BaseModel]], BeforeValidator(_carriers)] = Field(default={})
     "Name of a carrier → its settings."
     sip: SipSettings | None = None
@@ -146,6 +147,8 @@ class Config(Section):
     @field_validator("public_url")
     @classmethod
     def _origin(cls, url: str) -> str:
+        if not url:
+            return url
         parts = urlsplit(url)
         if parts.scheme not in ("https", "http") or not parts.hostname:
             raise PydanticCustomError("public_url", "write it with its scheme, such as https://voice.example.com")
@@ -163,6 +166,8 @@ class Config(Section):
 
         if not self.carriers and self.sip is None:
             fault(("carriers",), f"configure at least one of {', '.join(sorted(PROVIDERS))}, or `sip:`")
+        if self.carriers and not self.public_url:
+            fault(("public_url",), "is missing; add it")
         numbers: dict[str, int] = {}
         for index, route in enumerate(self.routes):
             names: list[tuple[tuple[str | int, ...], str]] = [(("routes", index, "agent"), route.agent)]

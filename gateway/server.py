@@ -24,6 +24,7 @@ from offhook.codecs.audio import L16_8K
 from offhook.codecs.pcm import tone
 from offhook.gateway.app import App
 from offhook.gateway.config import Config
+from offhook.gateway.direct import DirectLine
 from offhook.gateway.hosts import AgentPool, AgentSpec, HostLimits
 from offhook.gateway.journal import Journal
 from offhook.gateway.logs import close_logs, configure_logs
@@ -35,6 +36,7 @@ from offhook.gateway.store import Shipper, Store
 from offhook.gateway.switchboard import Switchboard, apology_text
 from offhook.providers import provider_class
 from offhook.providers.base import Provider
+from offhook.providers.rtp.clock import FrameClock
 
 if TYPE_CHECKING:
     from offhook.gateway.sip.service import SipService
@@ -118,6 +120,7 @@ class Gateway:
             metrics.watch(board, shipper)
             metrics.read("offhook_tasks", "asyncio tasks of the media process.", lambda: len(asyncio.all_tasks()))
             board.start()
+            await _serve_audiosocket(board, stack)
             sip: SipService | None = None
             if config.sip is not None:
                 from offhook.gateway.sip.service import SipService  # only where there is SIP
@@ -187,6 +190,21 @@ class Gateway:
             await asyncio.wait([idle], timeout=KILL_BUDGET if killed else 10.0)
         for task in (idle, kill):
             task.cancel()
+
+
+async def _serve_audiosocket(board: Switchboard, stack: contextlib.AsyncExitStack) -> None:
+    """Listen for Asterisk's AudioSocket where that is configured. Raises OSError."""
+    if (asterisk := board.providers.get("asterisk")) is None:
+        return
+    from offhook.gateway.audiosocket import AudioSocketServer
+    from offhook.providers.asterisk.adapter import AsteriskProvider
+
+    assert isinstance(asterisk, AsteriskProvider)
+    pbx: AsteriskProvider = asterisk
+    if pbx.audiosocket is not None:
+        server = AudioSocketServer(pbx, lambda stream, socket: DirectLine(board, pbx, stream, socket), FrameClock())
+        stack.push_async_callback(server.close)
+        await server.start()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -485,6 +485,13 @@ class SocketProvider(Provider):
     subprotocols: ClassVar[Sequence[str]]
     "Those we speak, best first; of those the peer offers one is chosen, and none offered is fine."
 
+    ticket_path: ClassVar[str] = ""
+    "Where a dialplan announces a call before it comes, and gets what to open it with; empty: nowhere."
+
+    def ticket(self, request: CarrierRequest, now: float) -> CarrierResponse:
+        """Answer a request to `ticket_path`. Raises CarrierAuthError or CarrierProtocolError."""
+        raise CarrierProtocolError("calls of this carrier need no announcement")
+
     @abstractmethod
     def verify_upgrade(self, request: CarrierRequest) -> None:
         """Raise CarrierAuthError unless the peer may open a call (password, bearer token). Constant-time compare."""

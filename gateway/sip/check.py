@@ -131,11 +131,8 @@ def _trunk(name: str, trunk: TrunkSettings, settings: SipSettings) -> Iterator[T
 def _missing(trunk: TrunkSettings) -> Iterator[str]:
     if "g722" in trunk.codecs and importlib.util.find_spec("G722") is None:
         yield "G.722 needs the package G722"
-    if "opus" in trunk.codecs:
-        if importlib.util.find_spec("opuslib_next") is None:
-            yield "Opus needs the package opuslib-next"
-        elif find_library("opus") is None:
-            yield "Opus needs the library libopus"
+    if "opus" in trunk.codecs and find_library("opus") is None:
+        yield "Opus needs the library libopus"
     if trunk.srtp != "disabled" and importlib.util.find_spec("pylibsrtp") is None:
         yield "SRTP needs the package pylibsrtp"
 

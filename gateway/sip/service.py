@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
+from offhook.codecs import opus
 from offhook.gateway.operator_api import BadOrder, PlaceCall
 from offhook.gateway.sip.health import Health
 from offhook.gateway.sip.leg import SipLeg
@@ -86,6 +87,8 @@ class SipService:
 
     async def start(self) -> None:
         """Open the sockets. Raises OSError with the field when one cannot be had."""
+        if any("opus" in trunk.codecs for trunk in self.settings.trunks.values()):
+            await asyncio.to_thread(opus.warm)
         for index, listen in enumerate(self.settings.listen):
             tls = server_context(self.settings.tls) if listen.transport == "tls" else None
             try:

@@ -82,6 +82,7 @@ class AsteriskProvider(SocketProvider):
     name: ClassVar[str] = "asterisk"
     Settings: ClassVar[type[BaseModel]] = AsteriskSettings
     socket_path: ClassVar[str] = "/asterisk/media"
+    ticket_path: ClassVar[str] = TICKET_PATH
     subprotocols = (SUBPROTOCOL,)
     control: AsteriskControl
 
@@ -118,7 +119,7 @@ class AsteriskProvider(SocketProvider):
 
     # --- AudioSocket
 
-    def announce(self, request: CarrierRequest, now: float) -> CarrierResponse:
+    def ticket(self, request: CarrierRequest, now: float) -> CarrierResponse:
         """Answer a request to TICKET_PATH: note the call it tells of, give the UUID for AudioSocket as plain text.
 
         Raises:

@@ -126,7 +126,7 @@ class Exchange:
     async def call(self, to: str = "+15550100") -> AudioSocketChannel:
         url = f"https://voice.example.com/asterisk/audiosocket?from=%2B15550001&to={to}&channel={CHANNEL}"
         request = CarrierRequest("GET", url.replace("+", "%2B"), {"authorization": [BASIC]})
-        ticket = self.provider.announce(request, asyncio.get_running_loop().time())
+        ticket = self.provider.ticket(request, asyncio.get_running_loop().time())
         channel = AudioSocketChannel()
         self.channels.append(channel)
         await channel.connect(self.port, ticket.body)

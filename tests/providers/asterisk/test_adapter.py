@@ -94,7 +94,7 @@ def test_a_dialplan_asks_for_an_id(request_of: Any, method: str) -> None:
     asterisk = provider()
     fields = "from=%2B15550001111&to=%2B15550002222&channel=17.1"
     url, body = (TICKET + "?" + fields, b"") if method == "GET" else (TICKET, fields.encode())
-    answer = asterisk.announce(request_of(method, url, body, authorization=GOOD), 1.0)
+    answer = asterisk.ticket(request_of(method, url, body, authorization=GOOD), 1.0)
     assert (answer.status, answer.content_type) == (200, "text/plain")
     stream = asterisk.audiosocket_stream()
     (offered,) = stream.receive_binary(named(answer.body), 1.1)
@@ -109,12 +109,12 @@ def test_a_dialplan_asks_for_an_id(request_of: Any, method: str) -> None:
 
 def test_who_gets_no_id(request_of: Any) -> None:
     with pytest.raises(CarrierAuthError):
-        provider().announce(request_of("GET", TICKET + "?to=100"), 1.0)
+        provider().ticket(request_of("GET", TICKET + "?to=100"), 1.0)
     with pytest.raises(CarrierProtocolError, match="to: the field is missing"):
-        provider().announce(request_of("GET", TICKET, authorization=GOOD), 1.0)
+        provider().ticket(request_of("GET", TICKET, authorization=GOOD), 1.0)
     with pytest.raises(CarrierProtocolError, match=r"carriers\.asterisk\.audiosocket"):
-        provider(audiosocket=None).announce(request_of("GET", TICKET + "?to=1", authorization=GOOD), 1.0)
-    assert provider(number="100").announce(request_of("GET", TICKET, authorization=GOOD), 1.0).body
+        provider(audiosocket=None).ticket(request_of("GET", TICKET + "?to=1", authorization=GOOD), 1.0)
+    assert provider(number="100").ticket(request_of("GET", TICKET, authorization=GOOD), 1.0).body
 
 
 def test_sources() -> None:
