@@ -108,6 +108,10 @@ class Latch:
         self._lock(source)
         return True
 
+    def on_probation(self, source: Address) -> bool:
+        """Whether a source that was not accepted may well be the peer's: its packets are no fault of anybody."""
+        return not self.locked and self._candidate is not None and self._candidate[0] == source
+
     def accept_rtcp(self, source: Address) -> bool:
         """Whether RTCP from there may be the peer's: reports come from its host, from a port of their own."""
         if self._authenticated or (self.peer is not None and source.host == self.peer.host):

@@ -166,6 +166,8 @@ class RtpSession:
         first, second, sequence, timestamp, ssrc = HEADER.unpack_from(data)
         latch = self._latch
         if not (source == latch.peer if latch.locked else latch.accept(Address(*source), ssrc)):
+            if latch.on_probation(Address(*source)):
+                return _NOTHING
             return self._fault("wrong-source", f"RTP from {source[0]}:{source[1]}, which is not the peer")
         if first == PLAIN:
             payload = data[HEADER_BYTES:]

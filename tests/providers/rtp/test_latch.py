@@ -34,6 +34,21 @@ def test_the_first_packet_of_a_stranger_takes_nothing() -> None:
     assert latch.accept(SDP, 1)
 
 
+def test_who_is_on_probation_is_no_wrong_source() -> None:
+    latch = Latch(SDP, "10.0.0.9")
+    nat, stranger = Address("10.0.0.9", 7000), Address("203.0.113.1", 7000)
+    assert not latch.accept(nat, 7)
+    assert latch.on_probation(nat)
+    assert not latch.accept(stranger, 7)
+    assert not latch.on_probation(stranger)
+    assert not latch.accept(nat, 7)
+    assert latch.accept(nat, 7)
+    assert not latch.on_probation(nat)
+    late = Address("10.0.0.9", 7002)
+    assert not latch.accept(late, 7)
+    assert not latch.on_probation(late)
+
+
 def test_probation_is_of_one_source_and_one_ssrc_in_a_row() -> None:
     latch = Latch(SDP, "198.51.100.7")
     other = Address(NAT.host, 61001)
