@@ -15,7 +15,7 @@ from offhook.providers.sip.dialog import Dialog, DialogId, next_hop
 from offhook.providers.sip.errand import Errand
 from offhook.providers.sip.events import UaEvent
 from offhook.providers.sip.hop import Hop
-from offhook.providers.sip.message import Headers, Request, Response, respond
+from offhook.providers.sip.message import BadMessage, Headers, Request, Response, respond
 from offhook.providers.sip.timers import Timers
 from offhook.providers.sip.transaction import (
     PATIENCE,
@@ -108,7 +108,7 @@ class Core:
         self._errands[tx] = errand
 
     def responded(self, tx: ClientTransaction, response: Response, now: float) -> None:
-        """Take a response of the peer to the one who asked. Raises BadMessage."""
+        """Take a response of the peer to the one who asked; a final one that cannot be read fails with 502."""
         errand = self._errands.get(tx)
         if errand is None:
             return
@@ -121,7 +121,11 @@ class Core:
             errand.lingers = True
             # More 2xx, repeated or of other phones, may come until the transaction forgets them.
             self.timers.set(now + self.patience, lambda _: self._drop(tx))
-        errand.on_response(errand, response.status, response, now)
+        try:
+            errand.on_response(errand, response.status, response, now)
+        except BadMessage:
+            if response.status >= 200:
+                errand.on_response(errand, 502, None, now)
 
     def failed(self, tx: ClientTransaction, status: int, now: float) -> None:
         """A request got no response: 408, or could not be sent: 503."""

@@ -60,7 +60,10 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Outbound: the call was not answered. 408 stands for no response, 503 for a peer that cannot be reached."""
+    """Outbound: the call was not answered.
+
+    Without headers, 408 stands for no response, 502 for one that cannot be read, 503 for a peer out of reach.
+    """
 
     session: InviteSession
     status: int
@@ -157,7 +160,7 @@ class ReferProgressed:
 
 @dataclass(frozen=True, slots=True)
 class RequestDone:
-    """The final answer to UserAgent.request. 408 stands for no response, 503 for a peer that cannot be reached."""
+    """The final answer to UserAgent.request; without headers, the status means what it does in `Refused`."""
 
     id: int
     status: int

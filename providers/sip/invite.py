@@ -201,7 +201,8 @@ class InviteSession:
 
         Raises: IllegalStep, when the call is over.
         """
-        self._need_life("offer")
+        if self.state in OVER:
+            raise IllegalStep("a call that is over cannot change its media")
         self.offers.offer(sdp, update, now)
 
     def answer_offer(self, sdp: bytes | None, status: int = 200, *, now: float) -> None:
@@ -241,8 +242,9 @@ class InviteSession:
         self._transfer.progress(status, reason, now)
 
     def info(self, body: bytes, content_type: str, now: float) -> None:
-        """Send an INFO, such as `Signal=5` in `application/dtmf-relay`. Raises IllegalStep when the call is over."""
-        self._need_life("send INFO")
+        """Send an INFO, such as `Signal=5` in `application/dtmf-relay`. Raises IllegalStep unless it is answered."""
+        if self.state not in ("answered", "confirmed"):
+            raise IllegalStep(f"a call that is {self.state} cannot send INFO")
         request = self.build("INFO", body=body, content_type=content_type)
         self.send(request, self._on_side_response, now)
 
@@ -306,7 +308,11 @@ class InviteSession:
             self.peer_allows = frozenset(message.options("Allow"))
 
     def refuse_interval(self, tx: ServerTransaction, request: Request, now: float) -> bool:
-        """Answer 422 when the peer wants the session refreshed too often."""
+        """Answer 422 when the peer wants the session refreshed too often.
+
+        Raises: BadMessage, when the request could not be accepted later on.
+        """
+        _ = request.contact
         if not self._timer.too_small(request):
             return False
         self._core.reply(tx, 422, headers=[self._timer.min_se_header], now=now)
@@ -402,10 +408,6 @@ class InviteSession:
         if to is None:
             raise IllegalStep(f"a call that is {self.state} cannot {step}")
         self.state = to
-
-    def _need_life(self, what: str) -> None:
-        if self.state in OVER:
-            raise IllegalStep(f"a call that is over cannot {what}")
 
     def _bye(self, reason: str, headers: Fields, now: float, *, dialog: Dialog | None = None) -> None:
         request = self.build("BYE", dialog=dialog, headers=headers)

@@ -83,11 +83,15 @@ class SessionTimer:
         return [*fields, ("Min-SE", str(self._min_se))] if self._min_se > FLOOR else fields
 
     def too_small(self, request: Request) -> bool:
-        """Whether to answer 422, with `min_se_header` (section 9). Raises BadMessage."""
+        """Whether to answer 422, with `min_se_header` (section 9).
+
+        Raises: BadMessage, for all that `accept` would raise it for.
+        """
+        parse_min_se(request.headers)
         value = request.headers.get("Session-Expires")
-        if value is None or not _supports(request.headers):
+        if value is None:
             return False
-        return parse_session_expires(value)[0] < self._min_se
+        return parse_session_expires(value)[0] < self._min_se and _supports(request.headers)
 
     @property
     def min_se_header(self) -> tuple[str, str]:

@@ -81,13 +81,13 @@ class Bench(Phone):
         super().__init__("10.0.0.2", transport=transport)
         self.now = 100.0
 
-    def feed(self, message: str | Message, *, source: str = "10.0.0.1", port: int = 5060) -> list[UaEvent]:
+    def feed(self, message: str | bytes | Message, *, source: str = "10.0.0.1", port: int = 5060) -> list[UaEvent]:
         """Give it a message; without a body, the text may end after its last header."""
         if isinstance(message, str):
             head, _, body = message.lstrip("\n").partition("\n\n")
             data = head.rstrip("\n").replace("\n", "\r\n").encode() + b"\r\n\r\n" + body.encode()
         else:
-            data = message.encode()
+            data = message if isinstance(message, bytes) else message.encode()
         before = len(self.events)
         hop = Hop(self.transport, source, port, self.host, 5060)
         self.hear(self.ua.receive(parse(data), hop, self.now), self.now)
