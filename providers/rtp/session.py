@@ -148,9 +148,10 @@ class RtpSession:
 
         `source` may be a plain pair of host and port, as a socket gives it.
         """
-        self._budget -= 1
-        if self._budget < 0:
+        budget = self._budget
+        if not budget:
             return self._fault("flood", f"more than {REFILL} datagrams in 20 ms")
+        self._budget = budget - 1
         size = len(data)
         if is_rtcp or (size > 1 and 192 <= data[1] <= 223):
             return self._receive_rtcp(data, source, now)
