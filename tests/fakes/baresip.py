@@ -214,7 +214,7 @@ class Baresip:
 def _config(folder: Path, host: str, codec: str, rate: int, more: Sequence[str]) -> str:
     shown = f"[{host}]" if ":" in host else host
     codecs = [CODECS[codec]] if codec else ["g711"]
-    modules = ["account", *codecs, "aufile", "aubridge", "sndfile", "srtp", "menu", "ctrl_tcp"]
+    modules = [*codecs, "aufile", "aubridge", "sndfile", "srtp", "account", "menu", "ctrl_tcp"]
     lines = [
         f"sip_listen {shown}:{SIP_PORT}",
         f"net_interface {host}",

@@ -90,9 +90,13 @@ class SipGateway:
         found = self._rows(f"select * from events {where} order by call_id, seq", call_id)
         return [{**row, "data": json.loads(row["data"] or "{}")} for row in found]
 
-    def named(self, event: str) -> list[Row]:
-        """The data of every event of that name, over all calls."""
-        return [row["data"] for row in self.events() if row["event"] == event]
+    def named(self, event: str, call_id: str = "") -> list[Row]:
+        """The data of every event of that name, over all calls or of one."""
+        return [row["data"] for row in self.events(call_id) if row["event"] == event]
+
+    def notes(self, name: str, call_id: str = "") -> list[Row]:
+        """What agents noted by that name."""
+        return [data["data"] for data in self.named("agent.note", call_id) if data["name"] == name]
 
     def _rows(self, query: str, *values: str) -> list[Row]:
         with (
