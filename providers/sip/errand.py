@@ -18,8 +18,8 @@ Credentials = tuple[str, str]
 """User and password."""
 
 OnResponse = Callable[["Errand", int, Response | None, float], None]
-"""Called with every provisional and final response but those to challenges that are answered: the errand, the
-status, the response and `now`. There is no response for 408 (nobody answered), 502 (it could not be read) and 503 (could not be sent)."""
+"""Called with every provisional and final response but the challenges that are answered: the errand, the status, the
+response and `now`. There is no response for 408 (nobody answered), 502 (not readable) and 503 (could not be sent)."""
 
 
 class Errand:
