@@ -153,7 +153,7 @@ async def test_a_port_of_another_program_is_passed_over() -> None:
 
 async def test_an_address_that_is_not_ours_is_an_error_and_holds_no_port() -> None:
     ports = pool()
-    with pytest.raises(OSError, match="192"):
+    with pytest.raises(OSError, match="assign"):
         await RtpLeg.open(ports, FrameClock(), "192.0.2.1")
     with pytest.raises(ValueError, match="no IP"):
         await RtpLeg.open(ports, FrameClock(), "localhost")

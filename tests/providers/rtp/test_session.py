@@ -387,7 +387,7 @@ def test_a_flood_is_cut_off_and_the_call_goes_on() -> None:
     line.step(1.0)
     line.speak(20, 200, 200 * 160)
     line.step(0.2)
-    assert frames(line)[-20:] == list(range(1, 21))
+    assert b"".join(bytes([i]) * 160 for i in range(1, 21)) in line.audio
 
 
 # --- reports
