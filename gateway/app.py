@@ -219,7 +219,7 @@ class App:
             log.warning("media socket with an unknown or used token", carrier=carrier.name)
             await send({"type": "websocket.close"})
             return
-        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.accept", "subprotocol": _subprotocol(carrier, scope)})
         socket: MediaWebSocketProtocol = scope["extensions"][EXTENSION]
         stream = carrier.stream(expect_call_id=call.incoming.carrier_call_id)
         gone = socket.attach(call.connect(socket, stream))
@@ -244,12 +244,15 @@ class App:
             self._unauthorized(provider, provider.socket_path, scope["client"], error)
             await send({"type": "websocket.close"})
             return
-        offered = scope["subprotocols"]
-        chosen = next((name for name in provider.subprotocols if name in offered), None)
-        await send({"type": "websocket.accept", "subprotocol": chosen})
+        await send({"type": "websocket.accept", "subprotocol": _subprotocol(provider, scope)})
         socket: MediaWebSocketProtocol = scope["extensions"][EXTENSION]
         line = DirectLine(self._board, provider, provider.open(request), socket)
         line.lost(await socket.attach(line.receive))
+
+
+def _subprotocol(provider: WebhookProvider | SocketProvider, scope: Scope) -> str | None:
+    """Of the subprotocols that the peer offers, the one we like best."""
+    return next((name for name in provider.subprotocols if name in scope["subprotocols"]), None)
 
 
 class _TooLargeError(Exception):

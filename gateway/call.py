@@ -568,7 +568,7 @@ class Call:
         if isinstance(self.stream, DirectStream):  # the socket is the call: closing it is what hangs up
             for message in self.stream.hang_up() if hang_up else ():
                 self.send(message)
-            hang_up = False
+            hang_up = hang_up and not self.stream.closing_hangs_up
         if self.stream is not None and (quality := self.stream.quality()):
             self.note("media.quality", dict(quality))
             self._board.metrics.media_quality(quality)

@@ -12,6 +12,7 @@ SIP = "sip"
 PROVIDERS = {
     "asterisk": "offhook.providers.asterisk.adapter:AsteriskProvider",
     "freeswitch": "offhook.providers.freeswitch.adapter:FreeswitchProvider",
+    "jambonz": "offhook.providers.freeswitch.jambonz:JambonzProvider",
     "plivo": "offhook.providers.plivo.adapter:PlivoProvider",
     "twilio": "offhook.providers.twilio.adapter:TwilioProvider",
 }

@@ -450,6 +450,8 @@ class WebhookProvider(Provider):
     webhooks: ClassVar[Sequence[Webhook]]
     media_path: ClassVar[str]
     "Path of the media socket, ending in `/{token}`."
+    subprotocols: ClassVar[Sequence[str]] = ()
+    "Those of the media socket that we speak, best first."
 
     @abstractmethod
     def verify(self, request: CarrierRequest) -> None:

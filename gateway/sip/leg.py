@@ -76,6 +76,10 @@ NORMAL: Final = "Q.850;cause=16"
 UNUSABLE: Final = "Q.850;cause=127"
 """Reasons of a hang-up (RFC 3326): normal call clearing; interworking, for media that cannot be used."""
 
+SIGN_OF_LIFE: Final = 4.0
+"""Seconds a target may leave an INVITE without any answer before the next one is tried: three retransmissions. The
+transaction itself would wait for 32, longer than any caller."""
+
 FAILOVER: Final = frozenset({408, 500, 502, 503, 504})
 """Refusals after which another target of the trunk may do better (RFC 3263 section 4.3)."""
 
@@ -247,19 +251,24 @@ class SipLeg:
             self.session = self._service.invite(
                 self, target, number, from_number, self._media.offer(self._local), headers
             )
-            try:
-                async with asyncio.timeout_at(deadline):
-                    event = await outcome
-            except TimeoutError:
+            await asyncio.wait([outcome], timeout=min(SIGN_OF_LIFE, deadline - self._loop.time()))
+            if not outcome.done() and self.session is not None and self.session.state != "calling":
+                await asyncio.wait([outcome], timeout=deadline - self._loop.time())
+            if not outcome.done():
                 session, self.session = self.session, None  # its end is no news then
-                self._service.hang_up(session)
-                return NO_ANSWER, f"no answer within {ring_timeout:g} s"
-            if event is None:
+                if session is not None:
+                    self._service.hang_up(session)
+                if self._loop.time() >= deadline:
+                    return NO_ANSWER, f"no answer within {ring_timeout:g} s"
+                status, reason = 408, f"{target.hop.host} says nothing"
+            elif (event := outcome.result()) is None:
                 return 487, "hung up before the answer"
-            if isinstance(event, Answered):
+            elif isinstance(event, Answered):
+                self._service.outcome(self.name, target, 200)
                 return 200, ""
-            self._service.outcome(self.name, target, event.status)
-            status, reason = event.status, event.reason
+            else:
+                status, reason = event.status, event.reason
+            self._service.outcome(self.name, target, status)
             self._media.withdraw()
             if status not in FAILOVER:
                 break

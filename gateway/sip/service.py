@@ -20,10 +20,10 @@ import structlog
 
 from offhook.codecs import opus
 from offhook.gateway.operator_api import BadOrder, PlaceCall
-from offhook.gateway.sip.health import Health
 from offhook.gateway.sip.leg import SipLeg
 from offhook.gateway.sip.provider import SipControl, SipProvider
 from offhook.gateway.sip.targets import Target, Targets
+from offhook.gateway.sip.upkeep import Upkeep
 from offhook.providers.base import CarrierUnavailable, IncomingCall
 from offhook.providers.rtp.clock import FrameClock
 from offhook.providers.rtp.leg import RtpLeg
@@ -33,7 +33,7 @@ from offhook.providers.sip.digest import Nonces
 from offhook.providers.sip.events import RequestArrived, RequestDone, UaEvent
 from offhook.providers.sip.headers import NameAddr
 from offhook.providers.sip.hop import Hop
-from offhook.providers.sip.message import Message
+from offhook.providers.sip.message import Message, Request
 from offhook.providers.sip.resolver import Resolver
 from offhook.providers.sip.settings import SipTls
 from offhook.providers.sip.transaction import Transactions
@@ -45,7 +45,7 @@ from offhook.providers.sip.useragent import UserAgent
 if TYPE_CHECKING:
     from offhook.gateway.switchboard import Switchboard
     from offhook.providers.sip.invite import InviteSession
-    from offhook.providers.sip.settings import SipSettings
+    from offhook.providers.sip.settings import SipSettings, TrunkSettings
 
 log = structlog.get_logger("offhook.gateway.sip")
 
@@ -67,11 +67,11 @@ class SipService:
         self._ua = UserAgent(
             Transactions(sent_by=self._sent_by), user_agent=settings.user_agent, contact_of=self._contact
         )
-        self._health = Health()
+        self._upkeep = Upkeep(self)
         families: list[Literal[4, 6]] = [6 if ":" in listen.host else 4 for listen in settings.listen]
         spoken = [listen.transport for listen in settings.listen]
         resolver = Resolver(families=sorted(set(families)), transports=list(dict.fromkeys(spoken)))
-        self._targets = Targets(settings, self._health, resolver)
+        self._targets = Targets(settings, self._upkeep, resolver)
         media = settings.media
         self._ports = PortPool(media.port_low, media.port_high)
         self._clock = FrameClock()
@@ -97,9 +97,18 @@ class SipService:
                 where = f"{listen.transport} {format_host(listen.host, listen.port)}"
                 raise OSError(error.errno, f"sip.listen[{index}]: cannot bind {where}: {error.strerror}") from error
             log.info("SIP is up", transport=listen.transport, host=listen.host, port=port)
+        self._upkeep.start()
+        metrics = self.board.metrics
+        metrics.read("offhook_sip_registered", "Trunks that are registered now.", lambda: self._upkeep.registered)
+        metrics.read("offhook_sip_targets_down", "SIP targets that take no calls now.", lambda: self._upkeep.down)
+        metrics.read("offhook_sip_late_ticks", "RTP sent late by 20 ms or more.", self._late_ticks, counter=True)
+
+    def _late_ticks(self) -> int:
+        return self._clock.late_ticks
 
     async def close(self) -> None:
-        """Hang up what is left, and close the sockets."""
+        """Hang up what is left, take registrations back, and close the sockets."""
+        await self._upkeep.close()
         for leg in tuple(self._legs.values()):
             leg.hang_up()
         self.flush()
@@ -160,7 +169,7 @@ class SipService:
             if isinstance(event, RequestArrived):
                 self._request(event)
             elif isinstance(event, RequestDone):
-                self._health.done(event)
+                self._upkeep.done(event)
             else:
                 leg = self._sessions.get(event.session.id)
                 if leg is not None:
@@ -358,8 +367,44 @@ class SipService:
             yield target
 
     def outcome(self, name: str, target: Target, status: int) -> None:
-        """A target did not take a call."""
-        self._health.failed(target.hop, status, self._loop.time())
+        """What a call to a target came to."""
+        self._upkeep.report(name, target.hop, status)
+
+    # --- what upkeep sends
+
+    @staticmethod
+    def targets_of(trunk: TrunkSettings) -> Sequence[str]:
+        """The addresses that a trunk's calls go to first."""
+        return [trunk.outbound_proxy] if trunk.outbound_proxy else Targets.proxies(trunk)
+
+    async def hops(self, name: str, address: str) -> Sequence[Hop]:
+        """Look an address of a trunk up. Raises Unresolvable."""
+        return await self._targets.hops(name, address)
+
+    def options(self, name: str, target: Uri, hop: Hop) -> int:
+        """Ask a target whether it is there; gives the id of the request."""
+        trunk = self.settings.trunks[name]
+        return self._ua.request(
+            "OPTIONS",
+            target,
+            hop,
+            local=NameAddr("", Uri("sip", trunk.username or "offhook", host=trunk.from_domain or target.host)),
+            remote=NameAddr("", replace(target, params={})),
+            headers=(ACCEPT,),
+            now=self._loop.time(),
+        )
+
+    def send_request(self, request: Request, hop: Hop) -> int:
+        """Send a REGISTER; gives its id."""
+        return self._ua.send_request(request, hop, self._loop.time())
+
+    def contact(self, user: str, hop: Hop) -> str:
+        """Our address for a registrar."""
+        return self._contact(hop).replace("sip:", f"sip:{user}@", 1)
+
+    def learn(self, name: str, hosts: Sequence[str]) -> None:
+        """A registrar has these addresses: calls of the trunk come from there."""
+        self._doorman.learn(name, hosts)
 
     def invite(
         self,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from offhook.gateway.sip.health import Health
 from offhook.providers.sip.hop import Hop
 from offhook.providers.sip.resolver import Resolver, Unresolvable
 from offhook.providers.sip.uri import Uri
 
 if TYPE_CHECKING:
+    from offhook.gateway.sip.upkeep import Upkeep
     from offhook.providers.sip.settings import SipSettings, SipTls, TrunkSettings
 
 log = structlog.get_logger("offhook.gateway.sip")
@@ -36,8 +36,8 @@ class Target:
 class Targets:
     """The ways out of every trunk."""
 
-    def __init__(self, settings: SipSettings, health: Health, resolver: Resolver) -> None:
-        self._settings, self._health, self._resolver = settings, health, resolver
+    def __init__(self, settings: SipSettings, upkeep: Upkeep, resolver: Resolver) -> None:
+        self._settings, self._upkeep, self._resolver = settings, upkeep, resolver
         self._tls: dict[str, SipTls] = {}
 
     @staticmethod
@@ -51,7 +51,7 @@ class Targets:
         tls = self._settings.trunks[name].tls
         if tls is not None and len(self._tls) < MAX_TLS_NAMES:
             self._tls.update({hop.server_name or hop.host: tls for hop in found})
-        return sorted(found, key=lambda hop: not self._health.up(hop))
+        return sorted(found, key=lambda hop: not self._upkeep.up(hop))
 
     async def of(self, name: str, number: str) -> AsyncIterator[Target]:
         """Where a call to `number` may go: an address of SIP, or what the trunk's proxies make of a number."""
@@ -69,7 +69,7 @@ class Targets:
                 continue
             for hop in hops:
                 target = Target(replace(Uri.parse(proxy), user=number), hop, route)
-                if self._health.up(hop):
+                if self._upkeep.up(hop):
                     yield target
                 else:
                     last.append(target)

@@ -174,6 +174,7 @@ async def test_the_agent_hangs_up(gateway: Gateway) -> None:
             await talk(media, fork, b"", 5.0)
     assert fork.received[-1] == {"type": "disconnect"}
     assert await gateway.record() == ("completed", "agent_hangup", CALL)
+    assert f"api uuid_kill {CALL} NORMAL_CLEARING" in gateway.esl.commands
 
 
 async def test_the_agent_transfers_by_the_event_socket(gateway: Gateway) -> None:
