@@ -64,7 +64,7 @@ STRANGER_RATE: Final = 500
 """Messages a second from one address that is not trusted; 100 calls a second with digest are 500."""
 
 STRANGERS_RATE: Final = 2_000
-"""Messages a second from all of them: reading these takes a third of a core. More are dropped unread."""
+"""Messages a second from all of them: reading and refusing these takes a third of a core. More are dropped unread."""
 
 CLOSE_TIME: Final = 1.0
 """Seconds that `close` gives connections to send what is waiting."""
@@ -110,7 +110,7 @@ class SipTransport:
         self._client_tls = client_tls
         self._loop = asyncio.get_running_loop()
         self._datagrams: list[_Datagrams] = []
-        self._listeners: list[tuple[Transport, socket.socket]] = []
+        self._listeners: list[tuple[Transport, str, int, socket.socket]] = []
         self._connections: dict[ConnectionKey, _Connection] = {}
         self._all: set[_Connection] = set()
         self._accepted: Counter[str] = Counter()
@@ -138,7 +138,7 @@ class SipTransport:
             await self._loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=sock)
         else:
             sock.listen(BACKLOG)
-            self._listeners.append((transport, sock))
+            self._listeners.append((transport, *sock.getsockname()[:2], sock))
             self._start(self._accept(sock, transport, tls), f"sip-accept-{transport}")
         return cast(int, sock.getsockname()[1])
 
@@ -146,7 +146,7 @@ class SipTransport:
     def addresses(self) -> list[tuple[Transport, str, int]]:
         """Transport, host and port of everything that listens."""
         found: list[tuple[Transport, str, int]] = [("udp", udp.host, udp.port) for udp in self._datagrams]
-        return found + [(transport, *sock.getsockname()[:2]) for transport, sock in self._listeners]
+        return found + [(transport, host, port) for transport, host, port, _ in self._listeners]
 
     def local_to(self, host: str) -> str:
         """Our address on the way to another (an IP literal); empty when there is no way."""
@@ -369,7 +369,7 @@ class SipTransport:
                 connection.abort()
             for udp in self._datagrams:
                 udp.transport.abort()
-        for _, sock in self._listeners:  # their tasks have ended
+        for *_, sock in self._listeners:  # their tasks have ended
             sock.close()
         self._listeners.clear()
         await asyncio.sleep(0)  # sockets close in the loop's next turn

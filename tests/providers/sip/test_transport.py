@@ -15,7 +15,8 @@ from fakes.sip_sockets import Raw, Side, client_tls, options, server_tls, udp_pe
 
 from offhook.providers.sip import transport as module
 from offhook.providers.sip.hop import Hop, Transport
-from offhook.providers.sip.message import Request, Response
+from offhook.providers.sip.message import Message, Request, Response, respond
+from offhook.providers.sip.transaction import RequestReceived, Transactions
 
 pytestmark = pytest.mark.own_tasks("the fixture `side` closes what listens, and checks that nothing is left of it")
 
@@ -555,3 +556,33 @@ async def test_closing_ends_what_is_only_being_opened(
         await asyncio.sleep(0.02)
         assert len(ours.transport._all) == 3
         await asyncio.wait_for(ours.transport.close(), 2)
+
+
+# --- how fast -----------------------------------------------------------------------
+
+
+@pytest.mark.timing
+async def test_an_invite_is_answered_with_100_within_10_milliseconds(side: MakeSide) -> None:
+    theirs = side()
+    transactions, loop = Transactions(), asyncio.get_running_loop()
+
+    def on_message(message: Message, hop: Hop) -> None:
+        for event in transactions.receive(message, hop, loop.time()):
+            assert isinstance(event, RequestReceived)
+            transactions.respond(event.tx, respond(event.request, 100), loop.time())
+        for data, to in transactions.outbox:
+            theirs.transport.send(data, to)
+        transactions.outbox.clear()
+
+    theirs.transport._on_message = on_message
+    port = await theirs.transport.listen("udp", "127.0.0.1", 0)
+    took = []
+    with udp_peer() as peer:
+        peer.setblocking(False)
+        for number in range(300):
+            invite = options(str(number)).replace(b"OPTIONS", b"INVITE").replace(b"bK1", b"bK%d" % number)
+            began = loop.time()
+            peer.sendto(invite.replace(b"Call-ID", b"Contact: <sip:a@b>\r\nCall-ID"), ("127.0.0.1", port))
+            assert (await asyncio.wait_for(loop.sock_recv(peer, 2000), 5)).startswith(b"SIP/2.0 100 Trying")
+            took.append(loop.time() - began)
+    assert sorted(took)[int(len(took) * 0.99)] < 0.010
