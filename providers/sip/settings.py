@@ -18,6 +18,10 @@ from offhook.providers.sip.uri import BadUri, Uri
 
 CodecName = Literal["pcmu", "pcma", "g722", "l16/8000", "l16/16000", "opus"]
 SrtpPolicy = Literal["disabled", "allowed", "required"]
+DigestAlgorithm = Literal["SHA-256", "MD5"]
+DIGESTS: Final[tuple[DigestAlgorithm, ...]] = ("SHA-256", "MD5")
+"""The best first: the order of a challenge (RFC 8760 section 2.4)."""
+
 Network = IPv4Network | IPv6Network
 
 CODECS: Final[Mapping[CodecName, Codec]] = {
@@ -189,6 +193,10 @@ class TrunkSettings(SipSection):
     realm: str = Field(default="", max_length=200)
     "Realm of the challenges we send to this trunk; unset: `sip.realm`."
 
+    digest: list[DigestAlgorithm] = Field(default=list(DIGESTS), min_length=1, max_length=2)
+    """How passwords of this trunk may be proved to us. Telephones and PBXs older than RFC 8760 give up where SHA-256 is
+    offered at all: write `[MD5]` for them. Trunks of one realm are offered what all of them take."""
+
     proxies: list[Target] = Field(default=[], max_length=16)
     """Where our calls go, in order of preference: `sip:sbc.example.net`, with port and `;transport=` where they are
     not to be looked up. The next one is tried when one fails."""
@@ -353,6 +361,7 @@ class SipSettings(SipSection):
             raise PydanticCustomError("tls", "a TLS socket needs `sip.tls.cert_file`")
         networks: dict[Network, tuple[str, bool]] = {}
         users: dict[tuple[str, str], str] = {}
+        digests: dict[str, set[DigestAlgorithm]] = {}
         for name, trunk in self.trunks.items():
             if not _NAME.fullmatch(name):
                 raise PydanticCustomError("trunk", "{name}: names are letters, digits, - and _", {"name": repr(name)})
@@ -368,4 +377,9 @@ class SipSettings(SipSection):
                 if (twin := users.setdefault(user, name)) != name:
                     message = "username {user} is that of {one} and of {two}; give each its own"
                     raise PydanticCustomError("trunk", message, {"user": user[1], "one": twin, "two": name})
+                common = digests.setdefault(user[0], set(DIGESTS))
+                common.intersection_update(trunk.digest)
+                if not common:
+                    message = "{name}: trunks of realm {realm} share no algorithm under `digest`; give it its own realm"
+                    raise PydanticCustomError("trunk", message, {"name": name, "realm": repr(user[0])})
         return self

@@ -36,7 +36,7 @@ from offhook.providers.sip.digest import Credentials, Nonces, challenge, verify
 from offhook.providers.sip.headers import BadHeader
 from offhook.providers.sip.hop import Hop
 from offhook.providers.sip.message import Request
-from offhook.providers.sip.settings import SipSettings, TrunkSettings
+from offhook.providers.sip.settings import DIGESTS, DigestAlgorithm, SipSettings, TrunkSettings
 from offhook.providers.sip.uri import BadUri, Uri
 
 MAX_SOURCES: Final = 10_000
@@ -142,6 +142,11 @@ class Doorman:
             for name, trunk in settings.trunks.items()
             if trunk.auth != "ip"
         }
+        self._digests: dict[str, Sequence[DigestAlgorithm]] = {}
+        "Realm → what all its trunks take, the best first."
+        for realm, name in ((realm, name) for (realm, _), name in self._users.items()):
+            common = self._digests.get(realm, DIGESTS)
+            self._digests[realm] = [one for one in common if one in settings.trunks[name].digest]
         self._everywhere = [name for name, trunk in settings.trunks.items() if trunk.auth == "digest"]
         self._calls: dict[str, int] = {}
         self._total = 0
@@ -277,7 +282,8 @@ class Doorman:
             password = trunks[found].password if found is not None and found in candidates else None
             return password.get_secret_value() if password else None
 
-        user = verify(credentials, request.method, request.uri, password_of, body=request.body)
+        algorithms = self._digests[credentials.realm]
+        user = verify(credentials, request.method, request.uri, password_of, algorithms=algorithms, body=request.body)
         if user is None:
             if self._failed(source, now):
                 return Dropped("blocked")
@@ -303,7 +309,7 @@ class Doorman:
     def _challenge(self, realms: Sequence[str], source: str, now: float, *, stale: bool = False) -> Challenge:
         inner = self._nonces.make(now)
         nonce = f"{inner}.{self._seal(inner, source)}"
-        values = [value for realm in realms for value in challenge(realm, nonce, stale=stale)]
+        values = [value for realm in realms for value in challenge(realm, nonce, self._digests[realm], stale=stale)]
         return Challenge(tuple(("WWW-Authenticate", value) for value in values))
 
     def _seal(self, nonce: str, source: str) -> str:

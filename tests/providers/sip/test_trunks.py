@@ -168,6 +168,26 @@ def test_the_challenge() -> None:
     assert sum(len(value) for value in values) < 450
 
 
+def test_a_peer_that_knows_only_md5() -> None:
+    old = AGENT | {"username": "old", "digest": ["MD5"]}
+    door = doorman({"old": old, "new": AGENT | {"realm": "new", "digest": ["SHA-256"]}})
+    values = challenges(door.admit(invite(), hop(), 0.0))
+    assert [value.partition("algorithm=")[2].partition(",")[0] for value in values] == ["MD5", "SHA-256"]
+    proof = answer(values[:1], "INVITE", TARGET, "old", "s3cret")
+    assert isinstance(door.admit(invite(credentials=proof), hop(), 0.0), Admitted)
+    forged = [value.replace("SHA-256", "MD5") for value in values if 'realm="new"' in value]
+    proof = answer(forged, "INVITE", TARGET, "agent", "s3cret")
+    assert challenges(door.admit(invite(credentials=proof), hop(), 0.0))  # SHA-256 cannot be talked down
+
+
+def test_a_realm_offers_what_all_its_trunks_take() -> None:
+    door = doorman({"new": AGENT, "old": AGENT | {"username": "old", "digest": ["MD5"]}})
+    [value] = challenges(door.admit(invite(), hop(), 0.0))
+    assert "algorithm=MD5" in value
+    with pytest.raises(ValueError, match=r"old: trunks of realm 'offhook' share no algorithm under `digest`"):
+        doorman({"new": AGENT | {"digest": ["SHA-256"]}, "old": AGENT | {"username": "old", "digest": ["MD5"]}})
+
+
 def test_unknown_users_and_wrong_passwords_look_the_same() -> None:
     def blank(verdict: Verdict) -> list[str]:
         return [re.sub('nonce="[^"]*"', "", value) for value in challenges(verdict)]
