@@ -189,7 +189,7 @@ def test_dotenv_is_read(home: Path) -> None:
 def test_the_schema_is_json() -> None:
     result = run("config", "schema")
     assert result.exit_code == 0
-    assert "public_url" in json.loads(result.stdout)["required"]
+    assert json.loads(result.stdout)["required"] == ["agents", "routes"]
 
 
 # --- serve, check, demo -----------------------------------------------------------------

@@ -332,7 +332,7 @@ routes:
         (
             "{twilio: {account_sid: AC1, auth_token: secret-token}}",
             "{}",
-            "carriers: configure at least one of plivo, twilio",
+            "carriers: configure at least one of asterisk, freeswitch, jambonz, plivo, twilio, or `sip:`",
         ),
         ("{twilio: {account_sid: AC1, auth_token: secret-token}}", "[]", "carriers: must be a mapping such as"),
         ('[{number: "*", agent: echo}]', "[]", "routes: "),
@@ -360,7 +360,7 @@ def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, said: str) -> No
         ("? [a]\n: b\n", "config.yaml:1:3: a key must be a word"),
         ("a: &x {b: *x}\n", "more than 32 levels deep; are aliases nested?"),
         ("<<: 5\n", "`<<` merges a mapping"),
-        ("", "config.yaml:1:1: public_url: is missing; add it"),
+        ("", "config.yaml:1:1: agents: is missing; add it"),
     ],
 )
 def test_broken_yaml_is_pointed_at(tmp_path: Path, text: str, said: str) -> None:
@@ -434,7 +434,7 @@ def test_the_schema_types_carriers_and_lets_variables_stand_for_numbers() -> Non
     found = schema()
     json.dumps(found)
     carriers = found["properties"]["carriers"]
-    assert set(carriers["properties"]) == {"plivo", "twilio"}
+    assert set(carriers["properties"]) == {"asterisk", "freeswitch", "jambonz", "plivo", "twilio"}
     assert "account_sid" in carriers["properties"]["twilio"]["required"]
     assert carriers["additionalProperties"] is False
     port = found["$defs"]["Listen"]["properties"]["port"]
@@ -454,17 +454,73 @@ def _references(node: object) -> list[str]:
     return []
 
 
+def test_the_examples_of_pbxs_and_trunks_in_the_example_file_are_valid(tmp_path: Path) -> None:
+    example = (Path(__file__).parents[2] / "config.example.yaml").read_text()
+    lines = example.splitlines()
+    first = lines.index("# sip:")
+    last = next(number for number, line in enumerate(lines) if number > first and not line.startswith("#"))
+    pbxs = [
+        line.replace("  # ", "  ", 1)
+        for line in lines
+        if line.startswith(("  # asterisk:", "  #   password:", "  # freeswitch"))
+    ]
+    text = "\n".join(["carriers:", *pbxs, *(line[2:] for line in lines[first:last])])
+    rest = "public_url: https://voice.acme.test\nagents: {echo: {kind: echo}}\nroutes: [{number: '*', agent: echo}]\n"
+    env = {"ASTERISK_PASSWORD": "a", "FREESWITCH_PASSWORD": "f", "PBX_PASSWORD": "p"}
+    config = load(write(tmp_path, rest + text), env)
+    assert set(config.carriers) == {"asterisk", "freeswitch"}
+    assert config.sip is not None
+    assert config.sip.trunks["pbx"].transfer == "attended"
+    assert {"a", "f", "p"} <= config.secrets
+
+
+def test_sip_alone_needs_no_public_url_and_carriers_do(tmp_path: Path) -> None:
+    rest = "agents: {echo: {kind: echo}}\nroutes: [{number: '*', agent: echo}]\n"
+    assert load(write(tmp_path, rest + "sip: {trunks: {pbx: {sources: [192.0.2.1]}}}\n"), {}).public_url == ""
+    with pytest.raises(ConfigError, match="public_url: is missing; add it"):
+        load(write(tmp_path, rest + "carriers: {plivo: {auth_id: MA1, auth_token: t}}\n"), {})
+
+
+def test_paths_of_certificates_are_relative_to_the_file(tmp_path: Path) -> None:
+    rest = "agents: {echo: {kind: echo}}\nroutes: [{number: '*', agent: echo}]\n"
+    sip = "sip: {tls: {cert_file: a.pem}, trunks: {pbx: {sources: [192.0.2.1], tls: {ca_file: b.pem}}}}\n"
+    config = load(write(tmp_path, rest + sip), {})
+    assert config.sip is not None
+    assert config.sip.tls.cert_file == tmp_path / "a.pem"
+    trunk = config.sip.trunks["pbx"].tls
+    assert trunk is not None
+    assert trunk.ca_file == tmp_path / "b.pem"
+
+
+@pytest.mark.parametrize(
+    ("sip", "problem"),
+    [
+        ("{trunks: {pbx: {source: [192.0.2.1]}}}", "sip.trunks.pbx.source: unknown key; did you mean 'sources'?"),
+        ("{trunks: {pbx: {registr: {}}}}", "sip.trunks.pbx.registr: unknown key; did you mean 'register'?"),
+        ("{trunks: {pbx: {sources: [trunk.acme.test]}}}", "sip.trunks.pbx.sources[0]: "),
+        ("{trunks: {pbx: {sources: [192.0.2.1], codecs: [g729]}}}", "sip.trunks.pbx.codecs[0]: "),
+    ],
+)
+def test_a_mistake_in_a_trunk_is_named(tmp_path: Path, sip: str, problem: str) -> None:
+    rest = "agents: {echo: {kind: echo}}\nroutes: [{number: '*', agent: echo}]\n"
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, f"{rest}sip: {sip}\n"), {})
+    assert problem in str(caught.value)
+
+
 def test_what_the_example_file_comments_out_are_the_defaults(tmp_path: Path) -> None:
     example = (Path(__file__).parents[2] / "config.example.yaml").read_text()
     head, _, tail = example.partition("# listen:\n")
     # A commented section begins with `# word:` and goes on with indented lines; everything else is prose.
     uncommented = re.sub(r"^# ((?:\w+:|  +\w+:).*)$", r"\1", "# listen:\n" + tail, flags=re.MULTILINE)
     assert uncommented.count("\n  ") >= 15
-    env = {**ENV, "POSTGRES_PASSWORD": "pw", "COLLECTOR_KEY": "k"}
+    env = {**ENV, "POSTGRES_PASSWORD": "pw", "COLLECTOR_KEY": "k", "OFFHOOK_API_TOKEN": "t" * 16}
     default, spelled = load(write(tmp_path, head), env), load(write(tmp_path, head + uncommented), env)
     assert spelled.store_url == "postgresql+asyncpg://offhook:pw@localhost/offhook"
     assert spelled.recording_dir == default.recording_dir
     assert spelled.tracing.endpoint
     assert not default.tracing.endpoint
-    left_out = {"store", "recording", "tracing"}
+    assert spelled.api.token is not None
+    assert default.api.token is None
+    left_out = {"store", "recording", "tracing", "api"}
     assert spelled.model_dump(exclude=left_out) == default.model_dump(exclude=left_out)
