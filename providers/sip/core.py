@@ -15,7 +15,7 @@ from offhook.providers.sip.dialog import Dialog, DialogId, next_hop
 from offhook.providers.sip.errand import Errand
 from offhook.providers.sip.events import UaEvent
 from offhook.providers.sip.hop import Hop
-from offhook.providers.sip.message import BadMessage, Headers, Request, Response, respond
+from offhook.providers.sip.message import BadMessage, Headers, Request, Response, header_key, respond
 from offhook.providers.sip.timers import Timers
 from offhook.providers.sip.transaction import (
     PATIENCE,
@@ -38,6 +38,26 @@ KNOWN_METHODS: Final = frozenset(ALLOW.split(", ")) | {"REGISTER", "SUBSCRIBE", 
 
 OPTION_TAGS: Final = frozenset({"100rel", "timer", "replaces", "norefersub"})
 """Extensions that a peer may require."""
+
+OURS: Final = frozenset(
+    (
+        "via",
+        "from",
+        "to",
+        "call-id",
+        "cseq",
+        "contact",
+        "route",
+        "record-route",
+        "max-forwards",
+        "content-length",
+        "content-type",
+        "rseq",
+        "rack",
+        "session-expires",
+    )
+)
+"""Headers that no owner may add: a second one would lead messages astray."""
 
 MAX_ENDED: Final = 10_000
 """Ended dialogs that are remembered, so that a BYE or NOTIFY that crossed ours is answered with 200."""
@@ -206,6 +226,24 @@ class Core:
     def has_ended(self, id: DialogId, now: float) -> bool:
         """Whether a dialog was live until lately."""
         return self._ended.get(id, 0.0) > now
+
+
+def checked(fields: Fields, reason: str = "") -> list[tuple[str, str]]:
+    """The owner's headers for one message, seen to before anything is done.
+
+    Args:
+        reason: a Reason to add, unless there is one.
+
+    Raises: ValueError, for what would break the message, or belongs to the user agent itself.
+    """
+    headers = Headers(fields)
+    if reason and "Reason" not in headers:
+        headers.add("Reason", reason)
+    found = headers.items()
+    for name, _ in found:
+        if header_key(name) in OURS:
+            raise ValueError(f"{name} is written by the user agent itself; take it out of the headers")
+    return found
 
 
 def add_fields(headers: Headers, fields: Fields) -> None:

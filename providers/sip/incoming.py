@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offhook.providers.sip.core import Core, Fields, IllegalStep
+from offhook.providers.sip.core import Core, Fields, IllegalStep, checked
 from offhook.providers.sip.dialog import Dialog
 from offhook.providers.sip.events import Acked, Cancelled, Ended
 from offhook.providers.sip.invite import NORMAL, OVER, TABLE, TIMED_OUT, InviteSession
@@ -57,10 +57,10 @@ class IncomingSession(InviteSession):
         self._rung: tuple[int, bytes | None, list[tuple[str, str]]] | None = None
         self._deferred: tuple[bytes, list[tuple[str, str]]] | None = None
         self._repeater: Repeater | None = None
-        self._farewell: tuple[str, list[tuple[str, str]]] = ("", [])
+        self._farewell: list[tuple[str, str]] = []
         if self.remote_offer is not None:
             self.offers.pending, self.offers.remote_sdp = "theirs", self.remote_offer
-        invites[tx] = self
+        invites[tx] = core.sessions[self.id] = self
         core.know(self, dialog)
         core.reply(tx, 100, now=now)
 
@@ -71,8 +71,8 @@ class IncomingSession(InviteSession):
             raise ValueError("a provisional response has a status of 101 to 199")
         if self._deferred is not None:
             raise IllegalStep("a call that has been answered cannot ring")
+        fields = checked(headers)
         self._take("ring")
-        fields = list(headers)
         self._rung = status, sdp, fields
         self._ring(status, sdp, fields, now)
 
@@ -100,13 +100,14 @@ class IncomingSession(InviteSession):
     def answer(self, sdp: bytes, headers: Fields = (), *, now: float) -> None:
         if "answer" not in TABLE[self.state] or self._deferred is not None:
             raise IllegalStep(f"a call that is {self.state} cannot be answered")
+        fields = checked(headers)
         if self._ring_timer is not None:
             self._ring_timer.cancel()
         self._rung = None
         if self._reliable.pending:
-            self._deferred = sdp, list(headers)  # RFC 3262 section 3: the 2xx waits for the PRACK
+            self._deferred = sdp, fields  # RFC 3262 section 3: the 2xx waits for the PRACK
         else:
-            self._answer(sdp, headers, now)
+            self._answer(sdp, fields, now)
 
     def _answer(self, sdp: bytes, headers: Fields, now: float) -> None:
         self._take("answer")
@@ -126,21 +127,20 @@ class IncomingSession(InviteSession):
     def refuse(self, status: int, reason: str = "", headers: Fields = (), *, now: float) -> None:
         if not 300 <= status <= 699:
             raise ValueError("a refusal has a status of 300 to 699")
+        fields = checked(headers)
         self._take("refuse")
-        self._final(status, reason, headers, now)
+        self._final(status, reason, fields, now)
         self._end(Ended(self, self._us, f"SIP;cause={status}", None), now)
 
     def hang_up(self, reason: str = NORMAL, headers: Fields = (), *, now: float) -> None:
         if self.state in ("incoming", "ringing"):
+            fields = checked(headers, reason)
             self._take("hang up")
-            fields = list(headers)
-            if reason and not any(name.lower() == "reason" for name, _ in fields):
-                fields.append(("Reason", reason))
             self._final(_status_for(reason), "", fields, now)
             self._end(Ended(self, self._us, reason, None), now)
         elif self.state == "answered":
+            self._farewell = checked(headers, reason)
             self._take("hang up")
-            self._farewell = reason, list(headers)
             self._stop(now)
             self._core.emit(Ended(self, self._us, reason, None))
         else:
@@ -165,7 +165,7 @@ class IncomingSession(InviteSession):
             self._repeater.stop()
         self._invites.pop(self._tx, None)
         if told:
-            self._bye(*self._farewell, now)
+            self._bye(self._farewell, now)
             self._close(now)
             return
         sdp = None
@@ -222,8 +222,7 @@ class IncomingSession(InviteSession):
     def _no_ack(self, now: float) -> None:
         told = self.state in OVER
         self._take("lost")
-        reason, headers = self._farewell if told else (TIMED_OUT, [])
-        self._bye(reason, headers, now)
+        self._bye(self._farewell if told else [("Reason", TIMED_OUT)], now)
         self._close(now)
         if not told:
             self._core.emit(Ended(self, "timer", "no ACK", None))

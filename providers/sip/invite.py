@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import TYPE_CHECKING, Final, Literal
 
-from offhook.providers.sip.core import ALLOW, KNOWN_METHODS, OPTION_TAGS, Core, Fields, IllegalStep, add_fields
+from offhook.providers.sip.core import ALLOW, KNOWN_METHODS, OPTION_TAGS, Core, Fields, IllegalStep, add_fields, checked
 from offhook.providers.sip.dialog import Dialog, next_hop
 from offhook.providers.sip.errand import Credentials, Errand, OnResponse
 from offhook.providers.sip.events import Ended, EndedBy, InfoReceived, UaEvent
@@ -149,7 +149,6 @@ class InviteSession:
         self._alarm: Timer | None = None
         self._credentials = credentials
         self._transfer = Transfer(self, core)
-        core.sessions[self.id] = self
 
     # --- what the owner does ----------------------------------------------------------
 
@@ -183,11 +182,14 @@ class InviteSession:
 
         Args:
             reason: the Reason header to send (RFC 3326); empty for none.
+
+        Raises: ValueError, for headers that cannot be sent; so do all methods that take headers.
         """
         if self.state in OVER:
             return
+        fields = checked(headers, reason)
         self._take("hang up")
-        self._bye(reason, headers, now)
+        self._bye(fields, now)
         self._end(Ended(self, self._us, reason, None), now)
 
     def offer(self, sdp: bytes, now: float, *, update: bool = False) -> None:
@@ -337,7 +339,7 @@ class InviteSession:
         if self.state in OVER:
             return
         self._take("lost")
-        self._bye(reason, (), now)
+        self._bye([("Reason", reason)] if reason else (), now)
         self._end(Ended(self, by, cause, None), now)
 
     # --- what the peer does -----------------------------------------------------------
@@ -409,11 +411,8 @@ class InviteSession:
             raise IllegalStep(f"a call that is {self.state} cannot {step}")
         self.state = to
 
-    def _bye(self, reason: str, headers: Fields, now: float, *, dialog: Dialog | None = None) -> None:
-        request = self.build("BYE", dialog=dialog, headers=headers)
-        if reason and "Reason" not in request.headers:
-            request.headers.add("Reason", reason)
-        self.send(request, _ignore, now, dialog=dialog)
+    def _bye(self, headers: Fields, now: float, *, dialog: Dialog | None = None) -> None:
+        self.send(self.build("BYE", dialog=dialog, headers=headers), _ignore, now, dialog=dialog)
 
     def _end(self, event: UaEvent, now: float) -> None:
         """The owner hears of the end, and nothing is left to do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from offhook.providers.sip.core import Core, Fields, add_fields
+from offhook.providers.sip.core import Core, Fields, add_fields, checked
 from offhook.providers.sip.dialog import Dialog
 from offhook.providers.sip.errand import Credentials, Errand
 from offhook.providers.sip.events import Answered, Ended, Progressed, Refused
@@ -66,6 +66,7 @@ class OutgoingSession(InviteSession):
         if sdp is not None:
             self.offers.pending, self.offers.local_sdp = "ours", sdp
         self._errand = self._send_invite(request, now)
+        core.sessions[self.id] = self
 
     def _send_invite(self, request: Request, now: float) -> Errand:
         root = self._root
@@ -83,10 +84,8 @@ class OutgoingSession(InviteSession):
                 self._acknowledge(self.dialog, b"")
             super().hang_up(reason, headers, now=now)
             return
+        self._farewell = checked(headers, reason)
         self._take("hang up")
-        self._farewell = list(headers)
-        if reason and not any(name.lower() == "reason" for name, _ in self._farewell):
-            self._farewell.append(("Reason", reason))
         self._errand.credentials = None
         self._stop(now)
         self._cancel(now)
@@ -195,7 +194,7 @@ class OutgoingSession(InviteSession):
         """A 2xx of another phone, or one that crossed our CANCEL: acknowledge it and hang up (section 13.2.2.4)."""
         dialog = self._root.answered_by(response)
         self._acknowledge(dialog, b"")
-        self._bye(NORMAL, (), now, dialog=dialog)
+        self._bye([("Reason", NORMAL)], now, dialog=dialog)
         if self.state == "cancelling":
             self._take("accepted")
             self._close(now)

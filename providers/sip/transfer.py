@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from offhook.providers.sip.core import Core, Fields, IllegalStep, add_fields
+from offhook.providers.sip.core import Core, Fields, IllegalStep, checked
 from offhook.providers.sip.errand import Errand
 from offhook.providers.sip.events import ReferProgressed, ReferReceived
 from offhook.providers.sip.headers import BadHeader, NameAddr, parse_params
@@ -116,9 +116,8 @@ class Transfer:
             raise ValueError(f"cannot transfer to {to!r}: {error}") from None
         if replaces is not None:
             uri = replace(uri, headers={**uri.headers, "Replaces": str(replaces_of(replaces))})
-        request = session.build("REFER")
+        request = session.build("REFER", headers=checked(headers))
         request.headers.add("Refer-To", f"<{uri}>")
-        add_fields(request.headers, headers)
         if "Referred-By" not in request.headers:
             request.headers.add("Referred-By", f"<{session.local_party.uri}>")
         self._waits = self._referred = True

@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from offhook.providers.sip.core import ALLOW, KNOWN_METHODS, OPTION_TAGS, Core, Fields, IllegalStep, add_fields
+from offhook.providers.sip.core import ALLOW, KNOWN_METHODS, OPTION_TAGS, Core, Fields, IllegalStep, add_fields, checked
 from offhook.providers.sip.dialog import Dialog, DialogId, next_hop
 from offhook.providers.sip.errand import Credentials, Errand
 from offhook.providers.sip.events import RequestArrived, RequestDone, UaEvent
@@ -285,8 +285,13 @@ class UserAgent:
             route: Route values for an outbound proxy.
             session_expires: the session timer that we want, in seconds; 0 for none of ours.
             replaces: the call at the callee that this one takes over.
+
+        Raises: ValueError, for headers that cannot be sent, or a hop that no Via can be made of.
         """
         core = self._core
+        fields = checked(headers)
+        if replaces is not None:
+            fields += [("Replaces", str(replaces)), ("Require", "replaces")]
         tag = core.new_token()
         contact = f"<{core.contact_of(hop)}>"
         dialog = Dialog(
@@ -300,7 +305,6 @@ class UserAgent:
             core.rng.randint(1, 2**16),
         )
         dialog.routes = list(route)
-        fields = [*headers, ("Replaces", str(replaces)), ("Require", "replaces")] if replaces else list(headers)
         timer = SessionTimer(session_expires, min_se)
         return OutgoingSession(core, dialog, sdp, fields, timer, reliable, credentials, now)
 

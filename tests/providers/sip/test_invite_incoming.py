@@ -288,6 +288,37 @@ def test_steps_that_the_state_does_not_have() -> None:
             step()
 
 
+def test_headers_that_cannot_be_sent_change_nothing() -> None:
+    bench = Bench()
+    bench.feed(invite())
+    session = bench.take()
+    assert session is not None
+    bench.sent()
+    for field in (("X-A", "a\r\nVia: x"), ("X A", "a"), ("m", "<sip:evil@x>"), ("Content-Length", "3")):
+        for step in (session.ring, session.hang_up):
+            with pytest.raises(ValueError, match=r"X-A|X A|m is|Content-Length"):
+                step(headers=[field], now=bench.now)
+        with pytest.raises(ValueError, match=r"X-A|X A|m is|Content-Length"):
+            session.answer(ANSWER, [field], now=bench.now)
+        with pytest.raises(ValueError, match=r"X-A|X A|m is|Content-Length"):
+            session.refuse(486, headers=[field], now=bench.now)
+    with pytest.raises(ValueError, match="Reason"):
+        session.hang_up("Q.850\r\nX: y", now=bench.now)
+    assert bench.sent() == []
+    assert session.state == "incoming"
+    session.answer(ANSWER, now=bench.now)
+    with pytest.raises(ValueError, match="v is"):
+        session.hang_up(headers=[("v", "x")], now=bench.now)
+    bench.feed(within("ACK", bench.responses()[-1], 7))
+    for act in (session.hang_up, lambda **more: session.refer("sip:a@b", **more)):
+        with pytest.raises(ValueError, match="Route"):
+            act(headers=[("Route", "<sip:x;lr>")], now=bench.now)
+    assert session.confirmed
+    with pytest.raises(ValueError, match="Contact"):
+        bench.call("10.0.0.1", bench.now, headers=[("Contact", "<sip:x>")])
+    assert len(bench.ua.sessions) == 1
+
+
 def test_bodies_that_are_no_sdp() -> None:
     bench = Bench()
     bench.feed(invite().replace("application/sdp", "text/plain"))
