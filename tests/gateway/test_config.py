@@ -459,11 +459,8 @@ def test_the_examples_of_pbxs_and_trunks_in_the_example_file_are_valid(tmp_path:
     lines = example.splitlines()
     first = lines.index("# sip:")
     last = next(number for number, line in enumerate(lines) if number > first and not line.startswith("#"))
-    pbxs = [
-        line.replace("  # ", "  ", 1)
-        for line in lines
-        if line.startswith(("  # asterisk:", "  #   password:", "  # freeswitch"))
-    ]
+    begins = ("  # asterisk:", "  # freeswitch:", "  #   username:", "  #   password:")
+    pbxs = [line.replace("  # ", "  ", 1) for line in lines if line.startswith(begins)]
     text = "\n".join(["carriers:", *pbxs, *(line[2:] for line in lines[first:last])])
     rest = "public_url: https://voice.acme.test\nagents: {echo: {kind: echo}}\nroutes: [{number: '*', agent: echo}]\n"
     env = {"ASTERISK_PASSWORD": "a", "FREESWITCH_PASSWORD": "f", "PBX_PASSWORD": "p"}
