@@ -184,9 +184,11 @@ class SipService:
             self._ua.ignore(tx)
             self._count(verdict.why)
         elif isinstance(verdict, Challenge):
-            self._ua.respond(tx, 401, headers=verdict.headers, now=now)
+            self._ua.respond(tx, 401, headers=verdict.headers, stranger=True, now=now)
         elif isinstance(verdict, Refused):
-            self._ua.respond(tx, verdict.status, verdict.reason, headers=_retry(verdict.retry_after), now=now)
+            headers = _retry(verdict.retry_after)
+            # Said once and forgotten: who does not acknowledge it gets no repetitions, and fills no table.
+            self._ua.respond(tx, verdict.status, verdict.reason, headers=headers, stranger=True, now=now)
             self._count("refused")
         elif request.method == "INVITE":
             self._invited(event, verdict)

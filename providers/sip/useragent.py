@@ -383,7 +383,7 @@ class UserAgent:
                     pass
         except BadMessage as error:
             if isinstance(event, RequestReceived):
-                self.respond(event.tx, error.status, str(error), now=now)
+                self.respond(event.tx, error.status, str(error), stranger=True, now=now)
 
     def _on_request(self, tx: ServerTransaction, request: Request, hop: Hop, now: float) -> None:
         if not request.to.tag:
@@ -401,7 +401,8 @@ class UserAgent:
         elif request.method in ("BYE", "NOTIFY") and self._core.has_ended(id, now):
             self._core.reply(tx, 200, now=now)
         else:
-            self._core.reply(tx, 481, now=now)
+            # Nobody has admitted the sender: no memory, and no repetitions to one who is not there.
+            self.respond(tx, 481, stranger=True, now=now)
 
     def _on_ack(self, request: Request, now: float) -> None:
         found = self._core.find(DialogId.of_request(request))
@@ -410,9 +411,10 @@ class UserAgent:
 
     def _on_cancel(self, event: CancelReceived, now: float) -> None:
         invite = event.invite
-        self._core.reply(event.tx, 200 if invite is not None else 481, now=now)
         if invite is None:
+            self.respond(event.tx, 481, stranger=True, now=now)
             return
+        self._core.reply(event.tx, 200, now=now)
         if invite in self._undecided:
             self.respond(invite, 487, now=now)
         elif (session := self._invites.get(invite)) is not None:

@@ -75,6 +75,20 @@ def test_strangers_leave_nothing_behind() -> None:
     assert bench.wait(40) == []
 
 
+@pytest.mark.parametrize("method", ["INVITE", "BYE", "UPDATE", "CANCEL"])
+def test_requests_of_no_dialog_leave_nothing_behind(method: str) -> None:
+    bench = Bench()
+    tags = set()
+    for _ in range(2):
+        assert bench.feed(outside(method, to="<sip:bob@10.0.0.2>;tag=guessed")) == []
+        (response,) = bench.responses()
+        assert response.status == 481
+        tags.add(response.to.tag)
+    assert tags == {"guessed"}
+    assert len(bench.ua._transactions) == 0
+    assert bench.wait(40) == []  # an INVITE's 481 that is never acknowledged is not said eleven times
+
+
 def test_undecided_invites_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(useragent, "MAX_UNDECIDED", 2)
     bench = Bench()
