@@ -414,11 +414,13 @@ class UserAgent:
         if invite is None:
             self.respond(event.tx, 481, stranger=True, now=now)
             return
-        self._core.reply(event.tx, 200, now=now)
-        if invite in self._undecided:
-            self.respond(invite, 487, now=now)
-        elif (session := self._invites.get(invite)) is not None:
+        session = self._invites.get(invite)
+        # Section 9.2: the To tag is that of the answers to the INVITE.
+        self._core.reply(event.tx, 200, to_tag=session.dialog.local_tag if session is not None else "", now=now)
+        if session is not None:
             session.on_cancel(event.request, now)
+        elif invite in self._undecided:
+            self.respond(invite, 487, now=now)
 
 
 def _tag_of(request: Request) -> str:

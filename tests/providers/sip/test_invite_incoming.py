@@ -90,7 +90,9 @@ def test_cancel_before_the_answer() -> None:
     bench.sent()
     cancel = invite("Reason: SIP;cause=200;text=elsewhere", body=b"").replace("INVITE", "CANCEL")
     bench.feed(cancel)
-    assert sorted((r.status, r.cseq.method) for r in bench.responses()) == [(200, "CANCEL"), (487, "INVITE")]
+    answers = bench.responses()
+    assert sorted((r.status, r.cseq.method) for r in answers) == [(200, "CANCEL"), (487, "INVITE")]
+    assert len({r.to.tag for r in answers}) == 1  # section 9.2
     assert bench.of(Cancelled)[0].headers.get("Reason") == "SIP;cause=200;text=elsewhere"
     with pytest.raises(IllegalStep):
         session.answer(ANSWER, now=bench.now)
@@ -155,6 +157,19 @@ def test_our_requests_follow_the_route_set() -> None:
     assert bye.headers.values("Route") == ["<sip:10.1.0.1;lr>", "<sip:10.1.0.2:5070;lr>"]
     assert (hop.host, hop.port) == ("10.1.0.1", 5060)
     assert data.startswith(b"BYE sip:alice@10.0.0.1:5060 SIP/2.0\r\n")
+
+
+def test_peer_that_does_not_know_its_own_address() -> None:
+    bench = Bench()
+    bench.feed(invite().replace("10.0.0.1:5060", "172.17.0.2:5060"), port=33333)
+    session = bench.take()
+    assert session is not None
+    session.answer(ANSWER, now=bench.now)
+    bench.feed(within("ACK", bench.responses()[-1], 7), port=33333)
+    session.hang_up(now=bench.now)
+    ((data, hop),) = bench.ua.outbox
+    assert (hop.host, hop.port) == ("10.0.0.1", 33333)
+    assert data.startswith(b"BYE sip:alice@172.17.0.2:5060 SIP/2.0")
 
 
 def test_strict_router() -> None:
