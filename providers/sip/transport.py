@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from ipaddress import ip_address
 from typing import Any, Final, cast
 
 from offhook.providers.sip.framing import Ping, StreamFramer
@@ -149,7 +150,11 @@ class SipTransport:
         return found + [(transport, host, port) for transport, host, port, _ in self._listeners]
 
     def local_to(self, host: str) -> str:
-        """Our address on the way to another (an IP literal); empty when there is no way."""
+        """Our address on the way to another (an IP literal); empty when there is no way.
+
+        Where no socket listens at the address that the kernel would choose, it is the first one that does: what we
+        send leaves from there, and answers to anywhere else would not be heard.
+        """
         now = self._loop.time()
         if now >= self._routes_end or len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
@@ -162,7 +167,12 @@ class SipTransport:
                 sock.connect((host, 9))  # sends nothing; the kernel only picks the route
             except OSError:
                 return ""
-            found = self._routes[host] = cast(str, sock.getsockname()[0])
+            found = cast(str, sock.getsockname()[0])
+        family = family_of(host)
+        ours = [at for _, at, _ in self.addresses if family_of(at) == family]
+        if ours and found not in ours and not any(ip_address(at).is_unspecified for at in ours):
+            found = ours[0]
+        self._routes[host] = found
         return found
 
     # --- sending --------------------------------------------------------------------

@@ -135,6 +135,21 @@ async def test_a_socket_for_all_addresses_says_which_was_meant(side: MakeSide, m
     assert len(theirs.transport._routes) <= 2
 
 
+async def test_our_address_is_one_that_listens(side: MakeSide) -> None:
+    ours = side()
+    assert ours.transport.local_to("127.0.0.1") == "127.0.0.1"
+    ours.transport._routes.clear()
+    await ours.transport.listen("udp", "127.0.0.7", 0)
+    await ours.transport.listen("udp", "127.0.0.8", 0)
+    await ours.transport.listen("udp", "::1", 0)
+    assert ours.transport.local_to("127.0.0.1") == "127.0.0.7"
+    assert ours.transport.local_to("127.0.0.8") == "127.0.0.8"
+    assert ours.transport.local_to("::1") == "::1"
+    ours.transport._routes.clear()
+    await ours.transport.listen("tcp", "0.0.0.0", 0)
+    assert ours.transport.local_to("127.0.0.1") == "127.0.0.1"
+
+
 async def test_the_socket_of_the_hop_is_the_one_that_sends(side: MakeSide) -> None:
     ours, theirs = side(), side()
     port = await theirs.transport.listen("udp", "127.0.0.1", 0)
