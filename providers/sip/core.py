@@ -207,6 +207,10 @@ class Core:
 
     # --- dialogs ------------------------------------------------------------------------
 
+    def hop_for(self, dialog: Dialog) -> Hop:
+        """Where our requests in a dialog go."""
+        return dialog.hop if dialog.behind_nat else self.hop_of(dialog.next_uri, dialog.hop)
+
     def know(self, session: InviteSession, dialog: Dialog) -> None:
         """Requests of this dialog belong to that session from now on."""
         self._dialogs[dialog.id] = (session, dialog)

@@ -40,6 +40,7 @@ class Dialog:
     """One dialog, or the beginning of one: a caller's, before any phone has answered, has no remote tag."""
 
     __slots__ = (
+        "behind_nat",
         "call_id",
         "contact",
         "hop",
@@ -75,6 +76,8 @@ class Dialog:
         "CSeq of our latest request."
         self.remote_number: int | None = None
         "CSeq of the peer's latest request; None before the first."
+        self.behind_nat = False
+        "Whether the peer does not know its own address, so that only `hop` reaches it."
 
     @classmethod
     def called(cls, invite: Request, hop: Hop, *, tag: str, contact: str, number: int) -> Dialog:
@@ -87,6 +90,8 @@ class Dialog:
         self.remote_tag = invite.from_.tag
         self.remote_number = invite.cseq.number
         self.routes = _routes(invite)
+        via = invite.top_via
+        self.behind_nat = _reach(via.host) >= 0 and via.host != hop.host
         return self
 
     def answered_by(self, response: Response) -> Dialog:

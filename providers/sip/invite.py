@@ -283,7 +283,7 @@ class InviteSession:
     def send(self, request: Request, on_response: OnResponse, now: float, *, dialog: Dialog | None = None) -> Errand:
         """Send a request within the dialog."""
         dialog = dialog or self.dialog
-        hop = self._core.hop_of(dialog.next_uri, dialog.hop)
+        hop = self._core.hop_for(dialog)
         errand = Errand(request, hop, on_response, next_number=dialog.next_number, credentials=self._credentials)
         if hop.reliable:
             # The connection may be gone: then a new one to where the URI points.
@@ -300,7 +300,7 @@ class InviteSession:
         ack.headers.extend(invite.headers, "Authorization", "Proxy-Authorization")
         if sdp:
             ack.headers.add("Content-Type", SDP)
-        hop = self._core.hop_of(dialog.next_uri, dialog.hop)
+        hop = self._core.hop_for(dialog)
         self._core.transactions.send(ack, hop)
         return ack, hop
 
