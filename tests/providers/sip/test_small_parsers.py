@@ -29,8 +29,11 @@ PARSERS: list[Callable[[str], object]] = [
     lambda text: parse_refer_to(Request("REFER", "sip:a@b", header("Refer-To", text))),
     lambda text: parse_sipfrag(text.encode()),
 ]
-WORDS = ["1800", "90", ";", "refresher=uac", "to-tag=1", "from-tag=2", "call@x", "<", ">", "sip:a@b", "?Replaces=c%3B", '"', "SIP/2.0", "200", "INVITE", "=", "%", "early-only", "²", "-1", "99999999999999999999", ","]
-PIECES = st.lists(st.sampled_from([*WORDS, " ", "\t"]), max_size=12).map("".join)
+WORDS = (
+    "1800", "90", ";", "refresher=uac", "to-tag=1", "from-tag=2", "call@x", "<", ">", "sip:a@b", "?Replaces=c%3B", '"',
+    "SIP/2.0", "200", "INVITE", "=", "%", "early-only", "²", "-1", "99999999999999999999", ",", " ", "\t",
+)  # fmt: skip
+PIECES = st.lists(st.sampled_from(WORDS), max_size=12).map("".join)
 
 
 @pytest.mark.parametrize("parse", PARSERS)
