@@ -40,6 +40,7 @@ STATUS_STYLE: Final = {
     "failed": "bold red",
     "lost": "bold red",
     "refused": "yellow",
+    "unanswered": "yellow",
 }
 
 

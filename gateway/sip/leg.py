@@ -24,10 +24,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from offhook.gateway.numbers import matches
+from offhook.codecs.audio import L16_8K
+from offhook.codecs.convert import convert_all
+from offhook.codecs.pcm import mix, tone
 from offhook.gateway.reasons import EndedBy, EndReason
 from offhook.gateway.sip import attributes, keys
-from offhook.gateway.sip.outcome import NO_ANSWER, end_reason, refusal
+from offhook.gateway.sip.moves import Moves
+from offhook.gateway.sip.outcome import NO_ANSWER, end_reason, hang_up_cause, refusal
 from offhook.gateway.switchboard import DrainingError, ReplayedWebhookError
 from offhook.providers.base import (
     AcceptAnswer,
@@ -72,9 +75,9 @@ CONSULT_BUDGET: Final = 30
 AFTER_TRANSFER: Final = 1.0
 """Seconds the peer has to hang up after a transfer before we do."""
 
-NORMAL: Final = "Q.850;cause=16"
-UNUSABLE: Final = "Q.850;cause=127"
-"""Reasons of a hang-up (RFC 3326): normal call clearing; interworking, for media that cannot be used."""
+RINGBACK: Final = mix(tone(440, 2.0, 8000, -19.0), tone(480, 2.0, 8000, -19.0))
+RINGBACK_EVERY: Final = 6.0
+"""Two seconds of the North American ringing tone, and four of silence (ITU-T E.180 supplement 2)."""
 
 SIGN_OF_LIFE: Final = 4.0
 """Seconds a target may leave an INVITE without any answer before the next one is tried: three retransmissions. The
@@ -85,7 +88,6 @@ FAILOVER: Final = frozenset({408, 500, 502, 503, 504})
 
 NOT_ACCEPTABLE: Final = 488
 BAD_REQUEST: Final = 400
-DECLINED: Final = 603
 
 
 class SipLeg:
@@ -98,22 +100,21 @@ class SipLeg:
         self.session: InviteSession | None = None
         self.id = ""
         "The carrier's id of the call."
-        self._service = service
+        self.service = service
         self._loop = asyncio.get_running_loop()
-        self._rtp, self._local = rtp, local
-        self._media = self._negotiator()
+        self.rtp, self.local = rtp, local
+        self.media = self.negotiator()
         self._answer_body: bytes | None = None
         self._keys = keys.Source(trunk.dtmf)
-        self._over = False
+        self._started = self.over = False
         self._refer: asyncio.Future[int] | None = None
         self._outcome: asyncio.Future[Answered | Refused | None] | None = None
-        self._successor: InviteSession | None = None
-        self._next_media: MediaNegotiator | None = None
+        self._moves = Moves(self)
         self._timers: list[asyncio.TimerHandle] = []
-        self._log = structlog.get_logger("offhook.gateway.sip").bind(trunk=name)
+        self.log = structlog.get_logger("offhook.gateway.sip").bind(trunk=name)
         rtp.on_events = self._heard
 
-    def _negotiator(self) -> MediaNegotiator:
+    def negotiator(self) -> MediaNegotiator:
         trunk = self.trunk
         return MediaNegotiator(
             codecs=trunk.media_codecs,
@@ -134,34 +135,34 @@ class SipLeg:
         request = session.request
         try:
             if session.remote_offer is not None:
-                self._answer_body, _ = self._media.answer(session.remote_offer, self._local)
+                self._answer_body, _ = self.media.answer(session.remote_offer, self.local)
         except BadSdp as error:
             self._refuse(BAD_REQUEST, f"SDP: {error}"[:100])
             return
         except NotAcceptable as error:
-            self._log.warning("offer cannot be used", call_id=self.id, error=error.text)
+            self.log.warning("offer cannot be used", call_id=self.id, error=error.text)
             self._refuse(error.status, "", [("Warning", error.warning)])
             return
         self._ring(session)
         incoming = IncomingCall(
             carrier_call_id=self.id,
             from_number=attributes.caller(request),
-            to_number=attributes.called(request, self._service.registered_as(self.name)),
+            to_number=attributes.called(request, self.service.registered_as(self.name)),
             direction="inbound",
             fields=self._fields(session),
         )
-        board, provider = self._service.board, self._service.provider
+        board, provider = self.service.board, self.service.provider
         try:
             answer = await board.incoming(provider, incoming)
         except ReplayedWebhookError:
             self._refuse(482, "Call-ID was used before")
             return
         except DrainingError:
-            self._service.refuse_busy(session)
+            self.service.refuse_busy(session)
             self._drop()
             return
         call = board.find(provider, self.id)
-        if self._over:
+        if self.over:
             if call is not None:
                 call.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, "while it rang")
         elif isinstance(answer, AcceptAnswer) and call is not None:
@@ -171,34 +172,44 @@ class SipLeg:
 
     def _ring(self, session: InviteSession) -> None:
         now = self._loop.time()
-        if self.trunk.early_media and self._answer_body is not None and self._media.plan is not None:
+        plan = self.media.plan
+        if self.trunk.early_media and plan is not None:
             session.ring(183, self._answer_body, now=now)
+            if self._start(plan, session):
+                self._ring_back()
         else:
             session.ring(180, now=now)
-        self._service.flush()
+        self.service.flush()
+
+    def _ring_back(self) -> None:
+        """Early media: the tone that the caller's own phone would make."""
+        if self.call is None and not self.over:
+            self.rtp.send_message(convert_all(RINGBACK, L16_8K, self.rtp.format))
+            self._timers.append(self._loop.call_later(RINGBACK_EVERY, self._ring_back))
 
     def _accept(self, call: Call, answer: AcceptAnswer) -> None:
         session = self.session
         assert session is not None
         self.call = call
-        call.connect(self._rtp, self._rtp)
-        body = self._answer_body if self._answer_body is not None else self._media.offer(self._local)
+        self.rtp.clear(self._loop.time())
+        call.connect(self.rtp, self.rtp)
+        body = self._answer_body if self._answer_body is not None else self.media.offer(self.local)
         session.answer(body, self._headers(answer.attributes), now=self._loop.time())
-        self._service.flush()
+        self.service.flush()
 
     def _decline(self, answer: Answer) -> None:
         status, reason = refusal(answer)
         if status == 503:
             assert self.session is not None
-            self._service.refuse_busy(self.session)
+            self.service.refuse_busy(self.session)
             self._drop()
         else:
             self._refuse(status, reason)
 
     def _refuse(self, status: int, reason: str = "", headers: Sequence[tuple[str, str]] = ()) -> None:
-        if self.session is not None and not self._over:
+        if self.session is not None and not self.over:
             self.session.refuse(status, reason, headers, now=self._loop.time())
-            self._service.flush()
+            self.service.flush()
         self._drop()
 
     def _fields(self, session: InviteSession) -> dict[str, str]:
@@ -217,12 +228,12 @@ class SipLeg:
 
     async def place(self, incoming: IncomingCall, agent: str, ring_timeout: float) -> None:
         """Wait for the agent, then call."""
-        board, provider = self._service.board, self._service.provider
+        board, provider = self.service.board, self.service.provider
         self.id = incoming.carrier_call_id
         try:
             answer = await board.incoming(provider, incoming, agent=agent)
         except (ReplayedWebhookError, DrainingError) as error:
-            self._log.warning("call not placed", error=type(error).__name__)
+            self.log.warning("call not placed", error=type(error).__name__)
             self._drop()
             return
         call = board.find(provider, self.id)
@@ -230,7 +241,7 @@ class SipLeg:
             self._drop()
             return
         self.call = call
-        call.connect(self._rtp, self._rtp)
+        call.connect(self.rtp, self.rtp)
         told = {name: value for name, value in incoming.fields.items() if name != "trunk"}
         headers = self._headers({**told, **answer.attributes})
         status, reason = await self.dial(incoming.to_number, incoming.from_number, ring_timeout, headers)
@@ -244,32 +255,30 @@ class SipLeg:
         """Call a number over the trunk; gives the status (200: it is up) and the reason of the last target tried."""
         status, reason = 503, "no target of the trunk can be reached"
         deadline = self._loop.time() + ring_timeout
-        async for target in self._service.targets(self.name, number):
-            if self._over:
+        async for target in self.service.targets(self.name, number):
+            if self.over:
                 return 487, "hung up before"
             outcome = self._outcome = self._loop.create_future()
-            self.session = self._service.invite(
-                self, target, number, from_number, self._media.offer(self._local), headers
-            )
+            self.session = self.service.invite(self, target, number, from_number, self.media.offer(self.local), headers)
             await asyncio.wait([outcome], timeout=min(SIGN_OF_LIFE, deadline - self._loop.time()))
             if not outcome.done() and self.session is not None and self.session.state != "calling":
                 await asyncio.wait([outcome], timeout=deadline - self._loop.time())
             if not outcome.done():
                 session, self.session = self.session, None  # its end is no news then
                 if session is not None:
-                    self._service.hang_up(session)
+                    self.service.hang_up(session)
                 if self._loop.time() >= deadline:
                     return NO_ANSWER, f"no answer within {ring_timeout:g} s"
                 status, reason = 408, f"{target.hop.host} says nothing"
             elif (event := outcome.result()) is None:
                 return 487, "hung up before the answer"
             elif isinstance(event, Answered):
-                self._service.outcome(self.name, target, 200)
+                self.service.outcome(self.name, target, 200)
                 return 200, ""
             else:
                 status, reason = event.status, event.reason
-            self._service.outcome(self.name, target, status)
-            self._media.withdraw()
+            self.service.outcome(self.name, target, status)
+            self.media.withdraw()
             if status not in FAILOVER:
                 break
         return status, reason
@@ -279,8 +288,8 @@ class SipLeg:
     def take_event(self, event: UaEvent) -> None:
         """Anything of this leg's sessions."""
         session = getattr(event, "session", None)
-        if session is not None and session is self._successor:
-            self._successor_event(event)
+        if session is not None and session is self._moves.successor:
+            self._moves.take_event(event)
         elif session is not self.session:
             return  # of a session that was replaced: its end is no news
         elif isinstance(event, Acked):
@@ -288,7 +297,7 @@ class SipLeg:
         elif isinstance(event, Answered):
             self._answered(event)
         elif isinstance(event, Progressed):
-            self._note("sip.progress", {"status": event.status})
+            self.note("sip.progress", {"status": event.status})
         elif isinstance(event, Refused):
             self._settle(event)
         elif isinstance(event, OfferReceived):
@@ -299,7 +308,7 @@ class SipLeg:
             if (digit := keys.from_info(event.body, event.content_type)) and self._keys.takes("info"):
                 self._tell(DtmfReceived(*digit))
         elif isinstance(event, ReferReceived):
-            self._referred(event)
+            self._moves.referred(event)
         elif isinstance(event, ReferProgressed):
             if event.final and self._refer is not None and not self._refer.done():
                 self._refer.set_result(event.status)
@@ -308,7 +317,7 @@ class SipLeg:
 
     def _acked(self, event: Acked) -> None:
         try:
-            plan = self._media.plan if event.sdp is None else self._media.take_answer(event.sdp)
+            plan = self.media.plan if event.sdp is None else self.media.take_answer(event.sdp)
         except (BadSdp, NotAcceptable) as error:
             self._fail(f"the answer in the ACK cannot be used: {error}")
             return
@@ -321,7 +330,7 @@ class SipLeg:
         try:
             if event.sdp is None:
                 raise BadSdp("it is missing")
-            self._up(self._media.take_answer(event.sdp))
+            self._up(self.media.take_answer(event.sdp))
         except (BadSdp, NotAcceptable) as error:
             self._fail(f"the answer cannot be used: {error}")
         self._settle(event)
@@ -335,56 +344,78 @@ class SipLeg:
         session = self.session
         assert session is not None
         now = self._loop.time()
-        inband = self.trunk.dtmf == "inband" or (self.trunk.dtmf == "auto" and not plan.dtmf_receive_types)
-        host = self._service.host_of(session)
-        # Programs of this machine send from whichever of its loopback addresses they like.
-        local = ip_address(host).is_loopback
-        self._rtp.start(plan, signalling=host, inband_dtmf=inband, loopback_latch=local)
+        if not self._start(plan, session):
+            return
         details = {"sip_call_id": session.dialog.call_id, "codec": plan.codec.name, "srtp": plan.srtp_send is not None}
-        self._note("sip.media", details)
+        self.note("sip.media", details)
         if self.call is not None:
             self.call.last_heard = now
-            self.call.carrier_event(StreamStarted(session.id, self.id, self._rtp.format, {}))
+            self.call.carrier_event(StreamStarted(session.id, self.id, self.rtp.format, {}))
+
+    def _start(self, plan: MediaPlan, session: InviteSession) -> bool:
+        """Start the audio once; False when this machine cannot, and the call was ended."""
+        if self._started:
+            return True
+        inband = self.trunk.dtmf == "inband" or (self.trunk.dtmf == "auto" and not plan.dtmf_receive_types)
+        host = self.service.host_of(session)
+        # Programs of this machine send from whichever of its loopback addresses they like.
+        local = ip_address(host).is_loopback
+        try:
+            self.rtp.start(plan, signalling=host, inband_dtmf=inband, loopback_latch=local)
+        except (ValueError, RuntimeError) as error:
+            self._fail(f"the agreed audio cannot be carried: {error}")
+            return False
+        self._started = True
+        return True
+
+    def change(self, plan: MediaPlan) -> None:
+        """Take another plan; one that cannot be carried leaves the audio as it was."""
+        if not self._started:
+            return
+        try:
+            self.rtp.update(plan)
+        except (ValueError, RuntimeError) as error:
+            self.log.error("the new audio cannot be carried", call_id=self.id, error=str(error))
 
     def _offered(self, event: OfferReceived) -> None:
         """The peer wants other media, or a full offer of ours."""
         session, now = event.session, self._loop.time()
         if event.sdp is None:
-            session.answer_offer(self._media.offer(self._local), now=now)
+            session.answer_offer(self.media.offer(self.local), now=now)
             return
         try:
-            body, plan = self._media.answer(event.sdp, self._local)
+            body, plan = self.media.answer(event.sdp, self.local)
         except BadSdp:
             session.answer_offer(None, BAD_REQUEST, now=now)
         except NotAcceptable:
             session.answer_offer(None, NOT_ACCEPTABLE, now=now)
         else:
             session.answer_offer(body, now=now)
-            self._rtp.update(plan)
+            self.change(plan)
 
     def _offer_answered(self, event: OfferAnswered) -> None:
         if event.sdp is None:
-            self._media.withdraw()
+            self.media.withdraw()
             return
         try:
-            self._rtp.update(self._media.take_answer(event.sdp))
+            self.change(self.media.take_answer(event.sdp))
         except (BadSdp, NotAcceptable) as error:
-            self._log.warning("answer cannot be used; the audio stays as it was", call_id=self.id, error=str(error))
+            self.log.warning("answer cannot be used; the audio stays as it was", call_id=self.id, error=str(error))
 
     def _fail(self, why: str) -> None:
-        self._log.warning("call cannot go on", call_id=self.id, error=why)
+        self.log.warning("call cannot go on", call_id=self.id, error=why)
         if self.call is not None:
             self.call.end(EndReason.CARRIER_PROTOCOL_ERROR, EndedBy.CARRIER, why, hang_up=False)
-        self.hang_up(UNUSABLE)
+        self.hang_up()
 
     def _ended(self, event: Ended | Cancelled) -> None:
         cause = event.cause if isinstance(event, Ended) else "cancelled while it rang"
         lost = isinstance(event, Ended) and event.by in ("timer", "transport")
         if event.headers is not None and (fields := attributes.read(self.trunk, event.headers)):
-            self._note("sip.hang_up", fields)
+            self.note("sip.hang_up", fields)
         if self._refer is not None and not self._refer.done():
             self._refer.set_result(200)  # peers hang up as soon as the transfer stands, and report no more
-        call = self.call or self._service.board.find(self._service.provider, self.id)
+        call = self.call or self.service.board.find(self.service.provider, self.id)
         self._drop()
         if call is None:
             return
@@ -411,22 +442,24 @@ class SipLeg:
         if self.call is not None:
             self.call.carrier_event(event)
 
-    def _note(self, event: str, data: Mapping[str, object]) -> None:
+    def note(self, event: str, data: Mapping[str, object]) -> None:
         if self.call is not None:
             self.call.note(event, dict(data))
 
     # --- orders
 
-    def hang_up(self, reason: str = NORMAL) -> None:
+    def hang_up(self) -> None:
         """End the call as its state demands; the Call hears of it as of any end."""
+        over = self.call.over if self.call is not None else None
+        reason = hang_up_cause(over.result() if over is not None and over.done() else None)
         headers = self._headers(self.call.attributes) if self.call is not None else []
         now = self._loop.time()
-        for session in (self._successor, self.session):
+        for session in (self._moves.successor, self.session):
             if session is not None:
                 session.hang_up(reason, headers if session is self.session else (), now=now)
         if self.session is None:
             self._drop()
-        self._service.flush()
+        self.service.flush()
 
     def send_info(self, digits: str) -> bool:
         """Send keys by INFO, half a second for a `w`; False when the call is not up."""
@@ -443,7 +476,7 @@ class SipLeg:
     def _send_key(self, digit: str) -> None:
         if self.session is not None and self.session.confirmed:
             self.session.info(keys.to_info(digit), keys.RELAY, self._loop.time())
-            self._service.flush()
+            self.service.flush()
 
     async def transfer(self, to: str) -> None:
         """Hand the caller over, blind or attended as the trunk says.
@@ -456,7 +489,7 @@ class SipLeg:
             raise CarrierRefused("the call is not up", status=481)
         consult: SipLeg | None = None
         if self.trunk.transfer == "attended":
-            consult = await self._service.consult(self.name)
+            consult = await self.service.consult(self.name)
             ours = self.call.incoming.to_number if self.call is not None else ""
             status, reason = await consult.dial(to, ours, CONSULT_BUDGET)
             if status != 200:
@@ -471,11 +504,11 @@ class SipLeg:
 
     async def _refer_to(self, session: InviteSession, to: str, consult: SipLeg | None) -> None:
         self._refer = self._loop.create_future()
-        target = self._service.refer_target(self.name, to, session)
+        target = self.service.refer_target(self.name, to, session)
         replaces = consult.session if consult is not None else None
         attributes_of = self.call.attributes if self.call is not None else {}
         session.refer(target, replaces=replaces, headers=self._headers(attributes_of), now=self._loop.time())
-        self._service.flush()
+        self.service.flush()
         try:
             async with asyncio.timeout(REFER_BUDGET):
                 status = await self._refer
@@ -489,95 +522,32 @@ class SipLeg:
     def _headers(self, wanted: Mapping[str, str]) -> list[tuple[str, str]]:
         headers, left = attributes.write(self.trunk, wanted)
         if left:
-            self._note("attributes.not_sent", {"names": left})
+            self.note("attributes.not_sent", {"names": left})
         return headers
 
-    # --- the peer moves the call
-
-    def _referred(self, event: ReferReceived) -> None:
-        """The peer asks us to call somebody else instead of it."""
-        session, now = event.session, self._loop.time()
-        number = event.target.uri.user
-        if self._successor is not None or not any(matches(pattern, number) for pattern in self.trunk.accept_refer):
-            self._log.warning("transfer by the peer refused", call_id=self.id, to=number)
-            self._note("sip.refer", {"to": number, "ok": False})
-            session.refuse_refer(event.tx, DECLINED, now=now)
-            return
-        session.accept_refer(event.tx, now)
-        self._note("sip.refer", {"to": number, "ok": True})
-        found = (("Replaces", event.replaces), ("Referred-By", event.referred_by))
-        headers = [(name, value) for name, value in found if value]
-        self._service.board.run(self._follow(session, number, headers), f"sip-{self.id}:refer")
-
-    async def _follow(self, session: InviteSession, number: str, headers: list[tuple[str, str]]) -> None:
-        media = self._negotiator()
-        ours = session.local_party.uri.user
-        async for target in self._service.targets(self.name, number):
-            if self._over:
-                return
-            self._next_media = media
-            offer = media.offer(self._local)
-            self._successor = self._service.invite(self, target, number, ours, offer, headers)
-            return
-        session.refer_progress(503, now=self._loop.time())
-        self._service.flush()
-
-    def _successor_event(self, event: UaEvent) -> None:
-        session, now = self.session, self._loop.time()
-        assert session is not None
-        if isinstance(event, Progressed):
-            session.refer_progress(event.status, now=now)
-        elif isinstance(event, Answered) and event.sdp is not None and self._next_media is not None:
-            try:
-                plan = self._next_media.take_answer(event.sdp)
-            except (BadSdp, NotAcceptable) as error:
-                self._log.warning("transfer target's answer cannot be used", call_id=self.id, error=str(error))
-                event.session.hang_up(now=now)
-                self._successor = None
-                session.refer_progress(NOT_ACCEPTABLE, now=now)
-                return
-            session.refer_progress(200, now=now)
-            self._replace(event.session, self._next_media, plan)
-        elif isinstance(event, Refused):
-            self._successor = None
-            session.refer_progress(event.status, now=now)
-        elif isinstance(event, Ended):
-            self._successor = None
-
     def replaced_by(self, session: InviteSession) -> None:
-        """An INVITE with Replaces takes this call over: answer it, and let the old session go."""
-        media, now = self._negotiator(), self._loop.time()
-        try:
-            if session.remote_offer is None:
-                raise NotAcceptable(399, "a call that replaces another must come with an offer")
-            body, plan = media.answer(session.remote_offer, self._local)
-        except BadSdp:
-            session.refuse(BAD_REQUEST, now=now)
-        except NotAcceptable as error:
-            session.refuse(error.status, "", [("Warning", error.warning)], now=now)
-        else:
-            session.answer(body, now=now)
-            self._replace(session, media, plan)
+        """An INVITE with Replaces takes this call over."""
+        self._moves.replaced_by(session)
 
-    def _replace(self, session: InviteSession, media: MediaNegotiator, plan: MediaPlan) -> None:
-        old, self.session = self.session, session
-        self._media, self._successor, self._next_media = media, None, None
-        self._service.moved(self, session)
-        self._rtp.update(plan)
-        self._note("sip.moved", {"to": str(session.remote_party.uri)})
+    def move(self, session: InviteSession, media: MediaNegotiator, plan: MediaPlan) -> None:
+        """Another session carries the call from now on; the old one is let go of."""
+        old, self.session, self.media = self.session, session, media
+        self.service.moved(self, session)
+        self.change(plan)
+        self.note("sip.moved", {"to": str(session.remote_party.uri)})
         if old is not None:
-            self._loop.call_later(AFTER_TRANSFER, self._service.hang_up, old)
+            self._loop.call_later(AFTER_TRANSFER, self.service.hang_up, old)
 
     # --- the end
 
     def _drop(self) -> None:
         """Let go of ports, timers and sessions. The Call is told by whoever knows why."""
-        if self._over:
+        if self.over:
             return
-        self._over = True
+        self.over = True
         for timer in self._timers:
             timer.cancel()
-        self._rtp.close()
+        self.rtp.close()
         if self._outcome is not None and not self._outcome.done():
             self._outcome.set_result(None)
-        self._service.ended(self)
+        self.service.ended(self)

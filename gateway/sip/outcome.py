@@ -17,6 +17,28 @@ _REASONS: Final = {
     EndReason.NO_ANSWER_POSSIBLE: (415, 488, 606),
 }
 
+_CAUSES: Final = {
+    41: (
+        EndReason.AGENT_CRASHED,
+        EndReason.AGENT_HUNG,
+        EndReason.AGENT_OUT_OF_MEMORY,
+        EndReason.AGENT_NOT_READY,
+        EndReason.AGENT_REFUSED,
+        EndReason.AGENT_PROTOCOL_ERROR,
+        EndReason.OPERATOR_KILL,
+        EndReason.DRAIN_DEADLINE,
+    ),
+    102: (EndReason.CARRIER_TIMEOUT, EndReason.MEDIA_NEVER_CAME),
+    127: (EndReason.CARRIER_PROTOCOL_ERROR,),
+}
+"""Q.850 causes: temporary failure, recovery on timer expiry, interworking."""
+
+
+def hang_up_cause(reason: EndReason | None) -> str:
+    """The Reason header of our hang-up (RFC 3326): what to tell the other side of why its call ended."""
+    cause = next((cause for cause, reasons in _CAUSES.items() if reason in reasons), 16)
+    return f"Q.850;cause={cause}"
+
 
 def end_reason(status: int) -> EndReason:
     """Why an outgoing call was not answered."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from offhook.gateway.reasons import STATUS_OF, CallStatus, EndReason
-from offhook.gateway.sip.outcome import end_reason, refusal
+from offhook.gateway.sip.outcome import end_reason, hang_up_cause, refusal
 from offhook.providers.base import Answer, DialAnswer, HangUpAnswer, RejectAnswer, SayAnswer
 
 
@@ -43,3 +43,18 @@ def test_an_unanswered_call_is_no_failure_of_ours() -> None:
 )
 def test_how_a_call_is_refused(answer: Answer, status: int) -> None:
     assert refusal(answer)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (None, "Q.850;cause=16"),
+        (EndReason.AGENT_HANGUP, "Q.850;cause=16"),
+        (EndReason.MAX_DURATION, "Q.850;cause=16"),
+        (EndReason.AGENT_CRASHED, "Q.850;cause=41"),
+        (EndReason.CARRIER_TIMEOUT, "Q.850;cause=102"),
+        (EndReason.CARRIER_PROTOCOL_ERROR, "Q.850;cause=127"),
+    ],
+)
+def test_what_the_other_side_is_told_of_a_hang_up(reason: EndReason | None, cause: str) -> None:
+    assert hang_up_cause(reason) == cause
