@@ -140,11 +140,7 @@ async def test_our_address_is_one_that_listens(side: MakeSide) -> None:
     assert ours.transport.local_to("127.0.0.1") == "127.0.0.1"
     ours.transport._routes.clear()
     await ours.transport.listen("udp", "127.0.0.7", 0)
-    await ours.transport.listen("udp", "127.0.0.8", 0)
-    await ours.transport.listen("udp", "::1", 0)
     assert ours.transport.local_to("127.0.0.1") == "127.0.0.7"
-    assert ours.transport.local_to("127.0.0.8") == "127.0.0.8"
-    assert ours.transport.local_to("::1") == "::1"
     ours.transport._routes.clear()
     await ours.transport.listen("tcp", "0.0.0.0", 0)
     assert ours.transport.local_to("127.0.0.1") == "127.0.0.1"
