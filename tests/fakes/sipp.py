@@ -127,6 +127,11 @@ class Scenario:
         """Begin a call, or offer something else within it."""
         return self.request("INVITE", *headers, body=sdp() if body is None else body, retrans=retrans)
 
+    def again(self) -> Self:
+        """Send what was sent last once more."""
+        self._steps.append(next(step for step in reversed(self._steps) if step.startswith("<send")))
+        return self
+
     def ack(self, *headers: str, body: str = "", refused: bool = False) -> Self:
         """Acknowledge the answer to the INVITE sent last; `refused`: it was none of 2xx."""
         branch = self._invite_branch if refused else f"{self._invite_branch}-ack"
@@ -264,7 +269,9 @@ class Said:
         return self.text.partition("\n\n")[2]
 
 
-_HEAD: Final = re.compile(r"^-{20,} (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d\.\d+)$\n^\S+ message (sent|received)\b.*$\n", re.M)
+_HEAD: Final = re.compile(
+    r"^-{20,} (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d\.\d+)$\n^\S+ message (sent|received)\b.*$\n", re.M
+)
 
 
 def said(log: str) -> list[Said]:
@@ -324,7 +331,9 @@ class Sipp:
 
     def story(self) -> str:
         """What it printed and what was said, for the message of a test that failed."""
-        arrows = [f"{'>' if it.sent else '<'} {it.at % 1000:.3f} {it.start} [{it.header('CSeq')}]" for it in self.messages]
+        arrows = [
+            f"{'>' if it.sent else '<'} {it.at % 1000:.3f} {it.start} [{it.header('CSeq')}]" for it in self.messages
+        ]
         errors = self.folder / "errors.log"
         told = errors.read_text(errors="replace") if errors.exists() else ""
         screen = (self.folder / "output").read_text(errors="replace").partition("Test Terminated")[0]
@@ -378,7 +387,21 @@ async def sipp(
         steps = ["-sf", "scenario.xml"]
     command: list[Any] = [
         *("sipp", *steps, f"{gateway.host}:{gateway.ports[transport]}"),
-        *("-i", host, "-p", port, "-bind_local", "-ci", host, "-cp", _control_port(host), "-mi", host, "-mp", RTP_PORT),
+        *(
+            "-i",
+            host,
+            "-p",
+            port,
+            "-bind_local",
+            "-ci",
+            host,
+            "-cp",
+            _control_port(host),
+            "-mi",
+            host,
+            "-mp",
+            RTP_PORT + 8 * (port - SIP_PORT),
+        ),
         *("-t", "u1" if transport == "udp" else "t1", "-s", number, "-m", calls, "-r", rate),
         *("-nostdin", "-skip_rlimit", "-timeout", PATIENCE, "-timeout_error"),
         *("-trace_msg", "-message_file", "messages.log", "-trace_err", "-error_file", "errors.log"),
