@@ -68,13 +68,15 @@ class Incoming:
         "_keys",
         "_last_audio",
         "_noise",
+        "_size",
+        "_size_ticks",
         "_stranger",
-        "_type",
         "_types",
         "concealed",
         "faults",
         "listening",
         "octets",
+        "payload_type",
         "reception",
     )
 
@@ -112,7 +114,7 @@ class Incoming:
             self._types = dict(plan.receive_types)
             self._decoders: dict[int, Decoder] = {}
             self._decoder: Decoder | None = None
-            self._type = -1
+            self.payload_type = -1
             self._renew(plan.codec.clock)
             for number, codec in self._types.items():
                 if codec == plan.codec:
@@ -133,14 +135,49 @@ class Incoming:
             decoder = self._decoders[number] = Decoder(self._types[number], self._format)
         if decoder.codec.clock != self._buffer.rate:
             self._renew(decoder.codec.clock)
-        self._decoder, self._type = decoder, number
+        self._decoder, self.payload_type = decoder, number
+        self._size, self._size_ticks = -1, 0
+
+    def audio(self, sequence: int, timestamp: int, payload: bytes, now: float) -> list[StreamEvent]:
+        """Take a packet of the present SSRC and payload type: the short way of what `take` does."""
+        decoder, reception = self._decoder, self.reception
+        assert decoder is not None
+        assert reception is not None
+        size = len(payload)
+        if size != self._size:
+            try:
+                self._size_ticks = int(size * decoder.ticks_a_byte) or decoder.ticks(payload)
+            except BadPayload as error:
+                self.faults.append(("bad-payload", str(error)))
+                return _NONE
+            self._size = size if decoder.ticks_a_byte else -1
+        self._heard = now
+        if sequence - reception.top & 0xFFFF == 1:
+            reception.top += 1
+            reception.received += 1
+        else:
+            reception.count(sequence)
+        self._comfort = None
+        self.octets += size
+        buffer = self._buffer
+        buffer.push(sequence, timestamp, payload, self._size_ticks, now)
+        played = buffer.pop(now)
+        if not played:
+            return _NONE
+        if len(played) == 1 and decoder.plain and self._detector is None:
+            audio = played[0].payload
+            if audio:
+                self._last_audio = now
+                audio = self._concealer.good(audio)
+                return [MediaReceived(audio)] if self.listening else _NONE
+        return self._play(played, now)
 
     def take(
         self, number: int, marker: bool, sequence: int, timestamp: int, ssrc: int, payload: bytes, now: float
     ) -> list[StreamEvent]:
         """Take one packet that was found to be the peer's; `number` is its payload type."""
         self._heard = now
-        if number != self._type:
+        if number != self.payload_type:
             if number in self._event_types:
                 return self._key(ssrc, sequence, timestamp, marker, payload, now)
             if number in (COMFORT_NOISE, OLD_COMFORT_NOISE) and number not in self._types:
@@ -149,30 +186,12 @@ class Incoming:
                 self.faults.append(("unknown-payload", f"payload type {number} was not agreed on"))
                 return _NONE
         reception = self.reception
-        events: list[StreamEvent] | None = None
-        if reception is None or ssrc != reception.ssrc or number != self._type:
-            events = self._change(number, sequence, ssrc, now)
-            if events is None:
-                return _NONE
-            reception = self.reception
-            assert reception is not None
-        decoder, buffer = self._decoder, self._buffer
-        assert decoder is not None
-        try:
-            ticks = int(len(payload) * decoder.ticks_a_byte) or decoder.ticks(payload)
-        except BadPayload as error:
-            self.faults.append(("bad-payload", str(error)))
-            return events or _NONE
-        reception.count(sequence)
-        reception.time(timestamp, now)
-        self._comfort = None
-        self.octets += len(payload)
-        buffer.push(sequence, timestamp, payload, ticks, now)
-        played = buffer.pop(now)
-        if played:
-            heard = self._play(played, now)
-            return events + heard if events else heard
-        return events or _NONE
+        if reception is not None and ssrc == reception.ssrc and number == self.payload_type:
+            return self.audio(sequence, timestamp, payload, now)
+        events = self._change(number, sequence, ssrc, now)
+        if events is None:
+            return _NONE
+        return events + self.audio(sequence, timestamp, payload, now)
 
     def _change(self, number: int, sequence: int, ssrc: int, now: float) -> list[StreamEvent] | None:
         """Another stream, or another payload type: what is left to play before it, or None while it is on trial."""
@@ -184,7 +203,7 @@ class Incoming:
             self.reception = reception = None
             self._buffer.reset()
         events: list[StreamEvent] = []
-        if number != self._type:
+        if number != self.payload_type:
             self._buffer.reset()
             events = self._play(self._buffer.pop(now), now)
             self._use(number)

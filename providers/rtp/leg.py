@@ -47,7 +47,9 @@ class RtpLeg(MediaStream):
         "Datagrams that came before there was a plan."
         self._ports, self._clock = ports, clock
         self._loop = asyncio.get_running_loop()
-        self._session: RtpSession | None = None
+        self.session: RtpSession | None = None
+        "None before `start`."
+        self.time = self._loop.time
         self._rtp: asyncio.DatagramTransport | None = None
         self._rtcp: asyncio.DatagramTransport | None = None
         self._ended = False
@@ -100,9 +102,9 @@ class RtpLeg(MediaStream):
         Raises:
             ValueError, RuntimeError: as RtpSession, or the peer's address is of another family than our socket.
         """
-        assert self._session is None, "a leg starts once; update() takes further plans"
+        assert self.session is None, "a leg starts once; update() takes further plans"
         self._check(plan)
-        self._session = RtpSession(plan, self._loop.time(), **settings)
+        self.session = RtpSession(plan, self._loop.time(), **settings)
         self._clock.add(self)
 
     def update(self, plan: MediaPlan) -> None:
@@ -111,10 +113,10 @@ class RtpLeg(MediaStream):
         Raises:
             ValueError, RuntimeError: as `start`; the old plan is in force then.
         """
-        assert self._session is not None, "update() before start()"
+        assert self.session is not None, "update() before start()"
         self._check(plan)
         now = self._loop.time()
-        events = self._session.update(plan, now)
+        events = self.session.update(plan, now)
         if events:
             self.on_events(events, now)
 
@@ -129,13 +131,13 @@ class RtpLeg(MediaStream):
     @property
     def format(self) -> AudioFormat:  # type: ignore[override]  # fixed from start() on, never set
         """What the gateway hears and says; valid after `start`."""
-        assert self._session is not None, "no format before start()"
-        return self._session.format
+        assert self.session is not None, "no format before start()"
+        return self.session.format
 
     @property
     def silent(self) -> bool:  # type: ignore[override]  # follows the plan
         """True while no audio of the peer is to be expected, as on hold."""
-        return self._session is not None and self._session.silent
+        return self.session is not None and self.session.silent
 
     def receive(self, data: bytes | str, now: float) -> Sequence[StreamEvent]:
         """Nothing: what comes is read from the socket here, and given to `on_events`."""
@@ -161,8 +163,8 @@ class RtpLeg(MediaStream):
 
     def clear(self, now: float) -> Sequence[bytes]:
         """Empty the queue."""
-        if self._session is not None:
-            self._session.clear()
+        if self.session is not None:
+            self.session.clear()
         return ()
 
     def send_dtmf(self, digits: str) -> bytes | None:
@@ -171,15 +173,15 @@ class RtpLeg(MediaStream):
         Raises:
             ValueError: one of them is no key, or too many would wait.
         """
-        if self._session is not None and self._session.send_dtmf(digits):
+        if self.session is not None and self.session.send_dtmf(digits):
             return b""
         return None
 
     def quality(self) -> Mapping[str, float]:
         """Loss, jitter, round trip and opinion score, as far as they are known."""
-        if self._session is None:
+        if self.session is None:
             return {}
-        stats = self._session.stats()
+        stats = self.session.stats()
         known = {"loss_percent": 100 * stats.loss, "jitter_ms": stats.jitter, "mos": stats.mos}
         if stats.rtt is not None:
             known["rtt_ms"] = stats.rtt
@@ -187,32 +189,32 @@ class RtpLeg(MediaStream):
 
     def stats(self) -> MediaStats:
         """All figures; empty ones before `start`."""
-        return self._session.stats() if self._session is not None else MediaStats()
+        return self.session.stats() if self.session is not None else MediaStats()
 
     @property
     def last_heard(self) -> float:  # type: ignore[override]  # follows the session
         """Loop time of the peer's last valid packet, RTP or RTCP; 0.0: none yet."""
-        return self._session.last_heard if self._session is not None else 0.0
+        return self.session.last_heard if self.session is not None else 0.0
 
     # --- the socket
 
     @property
     def writable_now(self) -> bool:
         """False on hold, before the start and after the end."""
-        session = self._session
+        session = self.session
         return session is not None and not session.held and self._rtp is not None
 
     def send_message(self, message: bytes) -> None:
         """Queue audio of `media`."""
-        if self._session is not None:
-            self._session.play(message)
+        if self.session is not None:
+            self.session.play(message)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye by RTCP, close the sockets, let the ports rest. A second time does nothing."""
         now = self._loop.time()
-        if self._session is not None and self._rtp is not None:
+        if self.session is not None and self._rtp is not None:
             self._clock.discard(self)
-            self._send(self._session.leave(now))
+            self._send(self.session.leave(now))
         self.closed_by_us = True
         for transport in (self._rtp, self._rtcp):
             if transport is not None:
@@ -222,23 +224,13 @@ class RtpLeg(MediaStream):
 
     def tick(self, now: float) -> None:
         """Every 20 ms, by the clock: send what is owed, hear what is due."""
-        session = self._session
+        session = self.session
         assert session is not None
-        self._send(session.tick(now))
+        for data, target, is_rtcp in session.tick(now):
+            transport = self._rtcp if is_rtcp else self._rtp
+            if transport is not None:
+                transport.sendto(data, target)
         events = session.poll(now)
-        if events:
-            self.on_events(events, now)
-
-    def datagram(self, data: bytes, source: Any, is_rtcp: bool) -> None:
-        """Take what came to one of the sockets."""
-        session = self._session
-        if session is None:
-            self.early += 1
-            return
-        if len(source) > 2:  # IPv6: flow and scope are nobody's address
-            source = source[:2]
-        now = self._loop.time()
-        events = session.receive(data, source, now, is_rtcp=is_rtcp)
         if events:
             self.on_events(events, now)
 
@@ -256,7 +248,17 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._leg, self._is_rtcp = leg, is_rtcp
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        self._leg.datagram(data, addr, self._is_rtcp)
+        leg = self._leg
+        session = leg.session
+        if session is None:
+            leg.early += 1
+            return
+        if len(addr) > 2:  # IPv6: flow and scope are nobody's address
+            addr = addr[:2]
+        now = leg.time()
+        events = session.receive(data, addr, now, is_rtcp=self._is_rtcp)
+        if events:
+            leg.on_events(events, now)
 
     def error_received(self, exc: Exception) -> None:
         """The network refused one datagram; the next may go through, and a dead line shows by its silence."""

@@ -29,6 +29,8 @@ MAX_BEHIND: Final = 0.100
 MAX_QUEUED: Final = 5.0
 """Seconds of audio that may wait. Play-out gives 0.2 s at most, and dialling a number takes a few seconds meanwhile."""
 
+_pack = HEADER.pack
+
 _NONE: Final[list[bytes]] = []
 
 
@@ -56,6 +58,7 @@ class Outgoing:
         "_room",
         "_silence",
         "_silent_payload",
+        "_simple",
         "_speaking",
         "_ticks",
         "_tones",
@@ -112,6 +115,7 @@ class Outgoing:
         self._silence = encoder.own.hush(ms / 1000)
         # Linear silence is silence in any byte order; G.722 and Opus have to encode theirs.
         self._silent_payload = self._silence if plan.codec.name in ("PCMU", "PCMA", "L16") else None
+        self._simple = encoder.encode is None
         self._burst = max(1, 20 // ms) + 1
         sending = plan.direction in ("sendrecv", "sendonly")
         if sending and not self.sending:
@@ -173,17 +177,23 @@ class Outgoing:
             self._skip(now)
             self._marker = MARKER
         packets = [self._packet()]
-        self._due += self._ptime
-        while self._due <= now + EARLY and len(packets) < self._burst:
+        due = self._due + self._ptime
+        while due <= now + EARLY and len(packets) < self._burst:
             packets.append(self._packet())
-            self._due += self._ptime
+            due += self._ptime
+        self._due = due
         return packets
 
     def _packet(self) -> bytes:
         second, timestamp = self._audio | self._marker, self.timestamp
         self._marker = 0
-        payload: bytes | None = None
-        if self._keys.active:
+        queue = self._queue
+        if queue and self._simple and not self._keys.active and not self._tones and len(queue[0]) == self._need:
+            # The short way, of nearly all speech: a queued frame is a packet.
+            payload = queue.popleft()
+            self._queued -= self._need
+            self._speaking = True
+        elif self._keys.active:
             if self._key_type is None:
                 self._keys = KeySender()  # the peer has given up telephone-events
                 payload = self._pack(self._silence)
@@ -205,7 +215,7 @@ class Outgoing:
         else:
             self._speaking = False
             payload = self._silent_payload or self._pack(self._silence)
-        data = HEADER.pack(PLAIN, second, self.sequence, timestamp, self.ssrc) + payload
+        data = _pack(PLAIN, second, self.sequence, timestamp, self.ssrc) + payload
         self.sequence = self.sequence + 1 & 0xFFFF
         self.timestamp = self.timestamp + self._ticks & 0xFFFFFFFF
         self.packets += 1
@@ -218,16 +228,9 @@ class Outgoing:
 
     def _next_audio(self) -> bytes:
         self._speaking = True
-        queue, need = self._queue, self._need
-        audio = queue[0]
-        if len(audio) == need:
-            queue.popleft()
-            self._queued -= need
-            return audio
-        before = self._queued
-        audio = self._take(queue)
-        self._queued = max(0, before - need)
-        return audio
+        queued = self._queued - self._need
+        self._queued = queued if queued > 0 else 0
+        return self._take(self._queue)
 
     def _take(self, queue: deque[bytes]) -> bytes:
         """A packet's audio from the head of the queue, filled up with silence."""

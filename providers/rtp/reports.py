@@ -19,9 +19,6 @@ MISORDER: Final = 100
 MAX_RTT: Final = 30.0
 """Seconds; a longer round trip is a peer that counts wrongly."""
 
-_STILL: Final = 1.0
-"""Seconds by which two transits may differ and say something of jitter: more is a leap of the timestamp."""
-
 
 class Reception:
     """One stream of the peer, by the numbers of its packets."""
@@ -32,8 +29,6 @@ class Reception:
         "_expected_then",
         "_first",
         "_received_then",
-        "_transit",
-        "jitter",
         "received",
         "ssrc",
         "top",
@@ -42,14 +37,11 @@ class Reception:
     def __init__(self, ssrc: int, clock: int) -> None:
         self.ssrc = ssrc
         self.received = 0
-        self.jitter = 0.0
-        "Seconds."
         self.top = -1
         "Highest sequence number, with its cycles above 16 bits; -1: none yet."
         self._clock = clock
         self._first = 0
         self._before = 0  # packets expected in earlier runs of numbers
-        self._transit: float | None = None
         self._expected_then = self._received_then = 0
 
     def count(self, sequence: int) -> None:
@@ -67,18 +59,6 @@ class Reception:
             self._before = self.expected
             self.top = self._first = sequence
 
-    def time(self, timestamp: int, now: float) -> None:
-        """Take the time of a packet with audio (RFC 3550 section A.8)."""
-        transit = now - timestamp / self._clock
-        last = self._transit
-        self._transit = transit
-        if last is not None:
-            change = transit - last
-            if change < 0:
-                change = -change
-            if change < _STILL:
-                self.jitter += (change - self.jitter) * 0.0625
-
     @property
     def expected(self) -> int:
         """Packets that the peer has sent, as far as the numbers tell."""
@@ -90,27 +70,28 @@ class Reception:
         expected = self.expected
         return max(0.0, 1.0 - self.received / expected) if expected > 0 else 0.0
 
-    def block(self, last_report: int, delay: float) -> rtcp.ReportBlock:
-        """What to tell the peer; the fraction is that since the last call."""
+    def block(self, last_report: int, delay: float, jitter: float) -> rtcp.ReportBlock:
+        """What to tell the peer; the fraction is that since the last call. Both times in seconds."""
         expected, received = self.expected, self.received
         span, came = expected - self._expected_then, received - self._received_then
         self._expected_then, self._received_then = expected, received
         fraction = min(255, max(0, (span - came) * 256 // span)) if span > 0 else 0
-        jitter = int(self.jitter * self._clock)
+        ticks = min(0xFFFFFFFF, int(jitter * self._clock))
         since = min(0xFFFFFFFF, int(delay * 65536)) if last_report else 0
         return rtcp.ReportBlock(
-            self.ssrc, fraction, expected - received, self.top & 0xFFFFFFFF, jitter, last_report, since
+            self.ssrc, fraction, expected - received, self.top & 0xFFFFFFFF, ticks, last_report, since
         )
 
 
 class Reporter:
     """Both directions of RTCP of one call. NTP times are those of our monotonic clock (RFC 3550 section 6.4.1)."""
 
-    __slots__ = ("_chance", "_cname", "_due", "_heard_at", "_heard_report", "_ssrc", "loss", "remote_jitter", "rtt")
+    __slots__ = ("_chance", "_cname", "_heard_at", "_heard_report", "_ssrc", "loss", "next_at", "remote_jitter", "rtt")
 
     def __init__(self, ssrc: int, cname: str, now: float, chance: Callable[[], float]) -> None:
         self._ssrc, self._cname, self._chance = ssrc, cname, chance
-        self._due = now + INTERVAL * (0.25 + 0.5 * chance())  # the first comes after half the time
+        self.next_at = now + INTERVAL * (0.25 + 0.5 * chance())
+        "When to report; the first time after half the interval."
         self._heard_report = 0
         self._heard_at = 0.0
         self.rtt: float | None = None
@@ -120,10 +101,6 @@ class Reporter:
         self.remote_jitter: float | None = None
         "In ticks of our clock."
 
-    def due(self, now: float) -> bool:
-        """Whether it is time to report."""
-        return now >= self._due
-
     def report(
         self,
         now: float,
@@ -131,14 +108,19 @@ class Reporter:
         packets: int,
         octets: int,
         reception: Reception | None,
+        jitter: float = 0.0,
         *,
         leaving: bool = False,
     ) -> bytes:
-        """A compound packet. `timestamp` is that of our stream at `now`; `packets` 0: we have sent nothing lately."""
-        self._due = now + INTERVAL * (0.5 + self._chance())
+        """A compound packet.
+
+        `timestamp` is that of our stream at `now`; `packets` is 0 where we have sent nothing lately; `jitter` is the
+        interarrival jitter of the reception in seconds.
+        """
+        self.next_at = now + INTERVAL * (0.5 + self._chance())
         blocks: tuple[rtcp.ReportBlock, ...] = ()
         if reception is not None and reception.received:
-            blocks = (reception.block(self._heard_report, now - self._heard_at),)
+            blocks = (reception.block(self._heard_report, now - self._heard_at, jitter),)
         head: rtcp.Report = rtcp.ReceiverReport(self._ssrc, blocks)
         if packets:
             head = rtcp.SenderReport(self._ssrc, _ntp(now), timestamp, packets, octets, blocks)
