@@ -235,6 +235,11 @@ class SipService:
         self.board.run(self._take(session, event.hop, admitted, slot), f"sip-{session.request.call_id}")
 
     async def _take(self, session: InviteSession, hop: Hop, admitted: Admitted, slot: Slot) -> None:
+        if session.request.call_id in self._legs:
+            slot.release()
+            session.refuse(482, "Call-ID is in use", now=self._loop.time())
+            self.flush()
+            return
         try:
             leg = await self._leg(admitted.trunk, hop)
         except (NoPortLeft, OSError) as error:
