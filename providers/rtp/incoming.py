@@ -63,11 +63,13 @@ class Incoming:
         "_decoders",
         "_detector",
         "_event_types",
+        "_expected",
         "_format",
         "_heard",
         "_keys",
         "_last_audio",
         "_noise",
+        "_received",
         "_size",
         "_size_ticks",
         "_stranger",
@@ -97,6 +99,7 @@ class Incoming:
         self._last_audio: float | None = None
         self._heard = 0.0
         self._stranger = (-1, 0)
+        self._received = self._expected = 0  # in receptions that are over
         self._types: Mapping[int, Codec] = {}
         self._renew(plan.codec.clock)
         self._set(plan)
@@ -115,26 +118,34 @@ class Incoming:
             self._decoders: dict[int, Decoder] = {}
             self._decoder: Decoder | None = None
             self.payload_type = -1
-            self._renew(plan.codec.clock)
+            self._renew(plan.codec.clock, self._buffer)
             for number, codec in self._types.items():
                 if codec == plan.codec:
+                    self._decoders[number] = Decoder(codec, self._format)
                     self._use(number)
                     break
         self._event_types = plan.dtmf_receive_types
         self.listening = plan.direction == "sendrecv"
 
-    def _renew(self, clock: int) -> None:
-        """An empty buffer; reports begin anew where their unit is another."""
-        if self.reception is not None and self._buffer.rate != clock:
-            self.reception = None
+    def _renew(self, clock: int, before: JitterBuffer | None = None) -> None:
+        """An empty buffer that goes on counting; reports begin anew where their unit is another."""
         self._buffer: JitterBuffer = JitterBuffer(clock)
+        if before is not None:
+            self._buffer.stats = before.stats
+            if before.rate != clock:
+                self._end_reception()
+
+    def _end_reception(self) -> None:
+        """Another stream follows: what is counted for the call stays."""
+        if self.reception is not None:
+            self._received += self.reception.received
+            self._expected += self.reception.expected
+            self.reception = None
 
     def _use(self, number: int) -> None:
-        decoder = self._decoders.get(number)
-        if decoder is None:
-            decoder = self._decoders[number] = Decoder(self._types[number], self._format)
+        decoder = self._decoders[number]
         if decoder.codec.clock != self._buffer.rate:
-            self._renew(decoder.codec.clock)
+            self._renew(decoder.codec.clock, self._buffer)
         self._decoder, self.payload_type = decoder, number
         self._size, self._size_ticks = -1, 0
 
@@ -195,12 +206,18 @@ class Incoming:
 
     def _change(self, number: int, sequence: int, ssrc: int, now: float) -> list[StreamEvent] | None:
         """Another stream, or another payload type: what is left to play before it, or None while it is on trial."""
+        if number not in self._decoders:
+            try:
+                self._decoders[number] = Decoder(self._types[number], self._format)
+            except (RuntimeError, ValueError) as error:
+                self.faults.append(("unknown-payload", str(error)))
+                return None
         reception = self.reception
         if reception is not None and ssrc != reception.ssrc:
             if self._stranger != (ssrc, sequence - 1 & 0xFFFF):
                 self._stranger = (ssrc, sequence)
                 return None
-            self.reception = reception = None
+            self._end_reception()
             self._buffer.reset()
         events: list[StreamEvent] = []
         if number != self.payload_type:
@@ -239,6 +256,17 @@ class Incoming:
     def buffer(self) -> JitterBuffer:
         """Where packets wait; for its figures."""
         return self._buffer
+
+    @property
+    def packets(self) -> int:
+        """Packets received in the whole call."""
+        return self._received + (self.reception.received if self.reception else 0)
+
+    @property
+    def loss(self) -> float:
+        """Share of the packets of the whole call that did not arrive, 0 to 1."""
+        expected = self._expected + (self.reception.expected if self.reception else 0)
+        return max(0.0, 1 - self.packets / expected) if expected > 0 else 0.0
 
     def poll(self, now: float) -> list[StreamEvent]:
         """What time alone has made due; to be called every 20 ms."""

@@ -64,12 +64,6 @@ class Reception:
         """Packets that the peer has sent, as far as the numbers tell."""
         return self._before + (self.top - self._first + 1 if self.top >= 0 else 0)
 
-    @property
-    def loss(self) -> float:
-        """Share that did not arrive, 0 to 1."""
-        expected = self.expected
-        return max(0.0, 1.0 - self.received / expected) if expected > 0 else 0.0
-
     def block(self, last_report: int, delay: float, jitter: float) -> rtcp.ReportBlock:
         """What to tell the peer; the fraction is that since the last call. Both times in seconds."""
         expected, received = self.expected, self.received

@@ -333,14 +333,14 @@ class RtpSession:
     def stats(self) -> MediaStats:
         """How the call sounds so far."""
         incoming, outgoing, reporter = self._incoming, self._outgoing, self._reporter
-        reception, buffer = incoming.reception, incoming.buffer
+        buffer = incoming.buffer
         figures = buffer.stats
-        loss = reception.loss if reception else 0.0
+        loss = incoming.loss
         codec = self._plan.codec
         own = packet_ms(codec, self._plan.ptime)
         delay = (reporter.rtt or 0.0) * 500 + buffer.delay * 1000 + 2 * own
         return MediaStats(
-            packets_received=reception.received if reception else 0,
+            packets_received=incoming.packets,
             packets_sent=outgoing.packets,
             octets_received=incoming.octets,
             octets_sent=outgoing.octets,

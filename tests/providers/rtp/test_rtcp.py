@@ -80,7 +80,7 @@ def test_reception_counts_loss_over_the_wrap() -> None:
         if number != 65540:
             reception.count(number & 0xFFFF)
     assert reception.expected == 20
-    assert reception.loss == pytest.approx(0.05)
+    assert reception.received == 19
     block = reception.block(0, 0.0, 0.01)
     assert (block.lost, block.fraction_lost, block.highest, block.jitter) == (1, 256 // 20, 0x1_000D, 80)
     assert reception.block(0, 0.0, 0.01).fraction_lost == 0  # since the last report
@@ -91,7 +91,7 @@ def test_reception_takes_a_leap_for_a_new_run_and_a_reordering_for_none() -> Non
     for number in (10, 12, 11, 13, 13, 40_000, 40_001):
         reception.count(number)
     assert reception.expected == 6
-    assert reception.loss == 0.0
+    assert reception.received == 7
 
 
 def test_the_round_trip_comes_out_of_two_reports() -> None:

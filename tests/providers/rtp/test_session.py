@@ -104,6 +104,9 @@ def test_another_ssrc_goes_on_within_a_tenth_of_a_second() -> None:
     line.speak(5, 40_000, 5_000_000, ssrc=99)
     assert len(frames(line)) - before >= 4 - 1
     assert line.faults == []
+    # the first packet of the new one was its trial
+    assert line.session.stats().packets_received == 24
+    assert line.session.stats().loss == 0.0
 
 
 def test_a_leap_of_the_timestamp_goes_on_too() -> None:
@@ -186,6 +189,16 @@ def test_packets_of_any_length_are_heard_whole(size: int) -> None:
         line.events += line.session.poll(line.now)
     line.step(0.1)
     assert line.audio[: 60 * size] == b"".join(bytes([i + 1]) * size for i in range(60))
+
+
+def test_a_codec_that_cannot_be_decoded_here_is_told_and_not_heard() -> None:
+    line = Line(dataclasses.replace(PLAN, receive_types={0: PCMU, 97: Codec("L16", 44100)}))
+    line.speak(5)
+    for i in range(5, 10):
+        line.hear(RtpPacket(97, i, i * 160, 7, bytes(160)))
+    line.step(0.04)
+    assert line.faults == ["unknown-payload"]
+    assert frames(line)[:5] == [1, 2, 3, 4, 5]
 
 
 # --- keys
