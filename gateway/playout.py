@@ -85,6 +85,10 @@ class PlayoutListener(Protocol):
         """Everything said so far has been heard or cut."""
 
 
+EARLY: Final = 0.001
+"""Seconds a timer may be early."""
+
+
 class Utterance:
     """One utterance on its way to the caller. Sizes in bytes of the stream's format."""
 
@@ -498,6 +502,9 @@ class Playout:
             if utterance.marked and self.play_end <= now:
                 self._marks = deque(mark for mark in self._marks if mark[1] is not utterance)
                 self._finish(utterance, False, now)
+        if any(utterance.marked for utterance in self._utterances.values()):
+            # there is more to play by now, or the timer was early: uvloop's clock knows only whole milliseconds
+            self._watch(max(self.play_end, now + EARLY))
         self._settle()
 
     def _settle(self) -> None:

@@ -286,6 +286,17 @@ async def test_the_tick_rests_when_nothing_waits(line: Line) -> None:
     assert line.clock.ticks == ticks
 
 
+async def test_an_end_that_no_mark_tells_and_an_early_timer(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line.stream, "mark", lambda name: None)
+    call_at = line.loop.call_at
+    monkeypatch.setattr(line.loop, "call_at", lambda at, *what, **more: call_at(at - 0.0004, *what, **more))
+    start = line.loop.time()
+    line.say(1, 0.5)
+    await asyncio.sleep(1)
+    assert line.ended == [UtteranceEnded(1, "played", 500, 500)]
+    assert line.idle_at == [pytest.approx(start + 0.5, abs=0.002)]
+
+
 async def test_the_recording_hears_one_clock(line: Line) -> None:
     line.say(1, 0.5)
     await asyncio.sleep(0.3)
