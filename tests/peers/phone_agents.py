@@ -20,7 +20,7 @@ MEASURED = 0.7
 class Tone(Agent):
     """Plays a tone of half the full scale until the caller hangs up, and notes what it hears from it.
 
-    Settings: `hertz`, `format`.
+    Settings: `hertz`, `format`, `seconds`.
     """
 
     def __init__(self, call: AgentCall, settings: dict[str, Any]) -> None:
@@ -30,7 +30,13 @@ class Tone(Agent):
         self._heard = b""
 
     async def on_answer(self) -> None:
-        wave = 0.5 * np.sin(2 * np.pi * self.settings["hertz"] * np.arange(10 * self._rate) / self._rate)
+        wave = 0.5 * np.sin(
+            2
+            * np.pi
+            * self.settings["hertz"]
+            * np.arange(int(self.settings.get("seconds", 10) * self._rate))
+            / self._rate
+        )
         self.call.speak((wave * 32767).astype("<i2").tobytes())
         await asyncio.Event().wait()
 

@@ -1,0 +1,171 @@
+"""What happens during calls with the telephone baresip: keys, hold, transfers, hang-ups, and calls that we place."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fakes.baresip import LEVEL, SIP_PORT, baresip, needs_baresip, steady
+from fakes.served import free_port
+from fakes.sip_gateway import NUMBER, SipGateway, loopback, sip_gateway
+
+HERE = Path(__file__).parent
+HERTZ = 1010.0
+TONE = {"kind": "phone_agents:Tone", "isolation": "host", "hertz": HERTZ}
+
+
+def _keys(**settings: Any) -> dict[str, Any]:
+    return {"kind": "phone_agents:Keys", "isolation": "host", **settings}
+
+
+def _number_at(gateway: SipGateway) -> str:
+    return f"sip:{NUMBER}@{gateway.host}"
+
+
+def _ended(record: dict[str, Any]) -> tuple[str, str, str]:
+    return record["status"], record["reason"], record["ended_by"]
+
+
+async def test_keys_both_ways_and_an_agent_that_hangs_up(tmp_path: Path) -> None:
+    async with (
+        sip_gateway(tmp_path, agent=_keys(), pythonpath=HERE) as gateway,
+        baresip(tmp_path / "phone", gateway.peer()) as phone,
+    ):
+        await phone.call(_number_at(gateway))
+        for key in "120*#95":
+            await phone.order("sndcode", key)
+            await asyncio.sleep(0.25)
+        for count, key in enumerate("159#", 1):
+            assert (await phone.until("CALL_DTMF_START", count=count))["param"] == key
+        await phone.order("sndcode", "7")
+        closed = await phone.until("CALL_CLOSED")
+        [record] = await gateway.over()
+        assert "".join(note["digit"] for note in gateway.notes("key")) == "120*#957"
+        assert gateway.notes("refused") == []
+        assert [data["ok"] for data in gateway.named("dtmf.send")] == [True]
+        assert _ended(record) == ("completed", "agent_hangup", "agent"), record
+        assert record["digits"] == 8
+        assert record["faults"] == 0, gateway.named("fault")
+        print(closed)
+
+
+async def test_hold_and_resume(tmp_path: Path) -> None:
+    async with (
+        sip_gateway(tmp_path, agent=TONE, pythonpath=HERE) as gateway,
+        baresip(tmp_path / "phone", gateway.peer(), trace=True) as phone,
+    ):
+        await phone.call(_number_at(gateway))
+        await asyncio.sleep(1)
+        await phone.order("hold")
+        await asyncio.sleep(1)
+        await phone.order("resume")
+        await asyncio.sleep(1)
+        await phone.hang_up()
+        await phone.until("CALL_CLOSED")
+        [record] = await gateway.over()
+        print(gateway.story())
+        print(phone.heard.seconds, steady(phone.heard).tone())
+        print(phone.log)
+        assert _ended(record) == ("completed", "caller_hangup", "caller"), record
+
+
+async def test_calls_that_we_place(tmp_path: Path) -> None:
+    port = free_port()
+    trunk = {"proxies": [f"sip:{loopback(port, which)}:{SIP_PORT}" for which in (2,)]}
+    agent = {**TONE, "seconds": 1.5}
+    async with (
+        sip_gateway(tmp_path, trunk=trunk, agent=agent, pythonpath=HERE, http_port=port) as gateway,
+        baresip(tmp_path / "phone", gateway.peer(), account="answermode=auto", trace=True) as phone,
+    ):
+        placed = await gateway.place("alice", attributes={"X-Order": "7"})
+        await phone.until("CALL_ESTABLISHED")
+        await asyncio.sleep(1.2)
+        [listed] = (await gateway.api("GET", "/v1/calls")).json()
+        assert (listed["id"], listed["direction"], listed["to"], listed["state"]) == (
+            placed["id"],
+            "outbound",
+            "alice",
+            "live",
+        )
+        assert (await gateway.api("DELETE", f"/v1/calls/{placed['id']}")).status_code == 204
+        await phone.until("CALL_CLOSED")
+        [record] = await gateway.over()
+        assert _ended(record) == ("completed", "operator_hangup", "operator"), record
+        found, level, _ = steady(phone.heard).tone()
+        assert (abs(found - HERTZ) < 4, abs(level - LEVEL) < 1) == (True, True), (found, level)
+        assert "X-Order: 7" in phone.log
+
+        await gateway.place("alice")
+        await phone.until("CALL_ESTABLISHED", count=2)
+        await phone.hang_up()
+        _, record = await gateway.over(2)
+        assert _ended(record) == ("completed", "callee_hangup", "callee"), record
+        print(gateway.story())
+
+
+async def test_calls_that_nobody_takes(tmp_path: Path) -> None:
+    port = free_port()
+    trunks = {
+        "there": {"proxies": [f"sip:{loopback(port, 2)}:{SIP_PORT}"], "numbers": [NUMBER]},
+        "away": {"proxies": [f"sip:{loopback(port, 3)}:{SIP_PORT}"], "numbers": ["+15550102"]},
+    }
+    async with (
+        sip_gateway(tmp_path, trunks=trunks, agent=TONE, pythonpath=HERE, http_port=port) as gateway,
+        baresip(tmp_path / "phone", gateway.peer(), account="answermode=manual", trace=True) as phone,
+    ):
+        await gateway.place("alice", trunk="there", ring_timeout=1)
+        await phone.until("CALL_CLOSED")
+        await gateway.place("alice", trunk="there")
+        await phone.until("CALL_INCOMING", count=2)
+        await phone.hang_up()
+        await gateway.place("nobody", trunk="there")
+        await gateway.place("alice", trunk="away")
+        records = await gateway.over(4)
+        print(gateway.story())
+        print([(_ended(row), row["detail"], row["carrier_status"]) for row in records])
+        print(phone.log)
+        assert [_ended(row) for row in records] == []
+
+
+async def test_a_transfer_by_the_agent(tmp_path: Path) -> None:
+    port = free_port()
+    target = f"sip:bob@{loopback(port, 3)}:{SIP_PORT}"
+    async with (
+        sip_gateway(
+            tmp_path, agent=_keys(refer=target), pythonpath=HERE, http_port=port, route={"allow_transfer": ["*"]}
+        ) as gateway,
+        baresip(tmp_path / "bob", gateway.peer(3), user="bob", account="answermode=auto", hertz=700) as bob,
+        baresip(tmp_path / "phone", gateway.peer(), trace=True) as phone,
+    ):
+        await phone.call(_number_at(gateway))
+        await phone.order("sndcode", "6")
+        await bob.until("CALL_ESTABLISHED")
+        [record] = await gateway.over()
+        await asyncio.sleep(1)
+        await phone.hang_up()
+        await bob.until("CALL_CLOSED")
+        print(gateway.story())
+        print(phone.log)
+        print(steady(phone.heard).tone())
+        assert _ended(record) == ("completed", "transferred", "agent"), record
+
+
+async def test_a_call_by_ipv6(tmp_path: Path) -> None:
+    async with (
+        sip_gateway(tmp_path, agent=TONE, pythonpath=HERE, ipv6=True) as gateway,
+        baresip(tmp_path / "phone", "::1", trace=True) as phone,
+    ):
+        await phone.call(f"sip:{NUMBER}@[::1]:{gateway.udp}")
+        await asyncio.sleep(1.3)
+        await phone.hang_up()
+        await phone.until("CALL_CLOSED")
+        [record] = await gateway.over()
+    assert _ended(record) == ("completed", "caller_hangup", "caller"), record
+    assert record["faults"] == 0
+    found, level, _ = steady(phone.heard).tone()
+    assert abs(found - HERTZ) < 4
+    assert abs(level - LEVEL) < 1
+
+
+pytestmark = needs_baresip

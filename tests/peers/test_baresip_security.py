@@ -1,0 +1,139 @@
+"""Encrypted audio, TLS, TCP and passwords, with the telephone baresip."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from fakes.baresip import LEVEL, Baresip, baresip, needs_baresip, steady
+from fakes.served import free_port
+from fakes.sip_gateway import NUMBER, SIPS_PORT, SipGateway, loopback, sip_gateway
+
+HERE = Path(__file__).parent
+HERTZ = 1010.0
+AGENT = {"kind": "phone_agents:Tone", "isolation": "host", "hertz": HERTZ}
+
+NOT_ACCEPTABLE = "488 Not Acceptable Here"
+
+
+def certificates(folder: Path, *hosts: str) -> Path:
+    """An authority of our own (ca.pem), and for every host a certificate with its key (<host>.pem)."""
+    folder.mkdir()
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    authority = ["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Authority of a test", "-days", "2"]
+    openssl("req", "-x509", *curve, *authority)
+    for host in hosts:
+        openssl("req", *curve, "-keyout", "own.key", "-out", "own.csr", "-subj", f"/CN={host}")
+        (folder / "names").write_text(f"subjectAltName=IP:{host}\n")
+        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2"]
+        openssl("x509", "-req", "-in", "own.csr", "-out", "own.pem", *signed)
+        (folder / f"{host}.pem").write_text((folder / "own.key").read_text() + (folder / "own.pem").read_text())
+    return folder
+
+
+async def _talk(gateway: SipGateway, folder: Path, which: int, target: str = "", **phone: Any) -> Baresip:
+    async with baresip(folder, gateway.peer(which), **phone) as telephone:
+        await telephone.call(target or f"sip:{NUMBER}@{gateway.host}")
+        await asyncio.sleep(1.3)
+        await telephone.hang_up()
+        await telephone.until("CALL_CLOSED")
+    return telephone
+
+
+async def _refused(gateway: SipGateway, folder: Path, which: int, target: str = "", **phone: Any) -> str:
+    async with baresip(folder, gateway.peer(which), **phone) as telephone:
+        return await telephone.refused(target or f"sip:{NUMBER}@{gateway.host}")
+
+
+def _heard_each_other(phone: Baresip, gateway: SipGateway, call_id: str = "") -> None:
+    found, level, _ = steady(phone.heard).tone()
+    assert abs(found - HERTZ) < 4
+    assert abs(level - LEVEL) < 1
+    [heard] = gateway.notes("heard", call_id)
+    assert abs(heard["hertz"] - 440) < 4
+    assert abs(heard["level"] - LEVEL) < 1
+
+
+async def test_what_the_trunk_says_of_srtp_is_kept(tmp_path: Path) -> None:
+    port = free_port()
+    wanted = {2: "required", 3: "required", 4: "disabled", 5: "allowed", 6: "allowed"}
+    trunks = {f"t{which}": {"sources": [loopback(port, which)], "srtp": srtp} for which, srtp in wanted.items()}
+    async with sip_gateway(tmp_path, trunks=trunks, http_port=port, agent=AGENT, pythonpath=HERE) as gateway:
+        must, may_enc, may_plain = await asyncio.gather(
+            _talk(gateway, tmp_path / "2", 2, account="mediaenc=srtp-mand"),
+            _talk(gateway, tmp_path / "5", 5, account="mediaenc=srtp-mand"),
+            _talk(gateway, tmp_path / "6", 6),
+        )
+        plain, encrypted = await asyncio.gather(
+            _refused(gateway, tmp_path / "3", 3), _refused(gateway, tmp_path / "4", 4, account="mediaenc=srtp-mand")
+        )
+        assert (plain, encrypted) == (NOT_ACCEPTABLE, NOT_ACCEPTABLE)
+        records = await gateway.over(3)
+    assert len(records) == 3
+    by_trunk = {data["fields"]["trunk"]: row for row in gateway.events() if "fields" in (data := row["data"])}
+    for phone, trunk, srtp in ((must, "t2", True), (may_enc, "t5", True), (may_plain, "t6", False)):
+        call_id = by_trunk[trunk]["call_id"]
+        [media] = gateway.named("sip.media", call_id)
+        assert media["srtp"] is srtp
+        _heard_each_other(phone, gateway, call_id)
+    assert {row["faults"] for row in records} == {0}
+
+
+async def test_a_call_by_tcp(tmp_path: Path) -> None:
+    async with sip_gateway(tmp_path, transports=("tcp",), agent=AGENT, pythonpath=HERE) as gateway:
+        target = f"sip:{NUMBER}@{gateway.host};transport=tcp"
+        phone = await _talk(gateway, tmp_path / "phone", 2, target, transport="tcp")
+        [record] = await gateway.over()
+    assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
+    _heard_each_other(phone, gateway)
+
+
+async def test_a_call_by_tls_with_encrypted_audio(tmp_path: Path) -> None:
+    port = free_port()
+    host, other = loopback(port, 1), loopback(port, 9)
+    files = certificates(tmp_path / "tls", host, loopback(port, 2))
+    stranger = certificates(tmp_path / "stranger", other)
+    tls = {"cert_file": str(files / f"{host}.pem"), "ca_file": str(files / "ca.pem")}
+    trunk = {"srtp": "required"}
+    async with sip_gateway(
+        tmp_path, trunk=trunk, transports=("tls",), sip={"tls": tls}, http_port=port, agent=AGENT, pythonpath=HERE
+    ) as gateway:
+        secure = {
+            "target": f"sip:{NUMBER}@{gateway.host}:{SIPS_PORT};transport=tls",
+            "transport": "tls",
+            "account": "mediaenc=srtp-mand",
+        }
+        own = f"sip_certificate {files / gateway.peer()}.pem"
+        phone = await _talk(
+            gateway, tmp_path / "phone", 2, config=[own, f"sip_cafile {files / 'ca.pem'}"], trace=True, **secure
+        )
+        [record] = await gateway.over()
+    print(phone.log)
+    assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
+    _heard_each_other(phone, gateway)
+
+
+async def test_only_the_right_password_gets_through(tmp_path: Path) -> None:
+    trunk = {"auth": "digest", "username": "office", "password": "correct-horse", "digest": ["MD5"]}
+    async with sip_gateway(tmp_path, trunk=trunk, agent=AGENT, pythonpath=HERE) as gateway:
+        good = "auth_user=office;auth_pass=correct-horse"
+        phone, *refusals = await asyncio.gather(
+            _talk(gateway, tmp_path / "good", 2, account=good, trace=True),
+            _refused(gateway, tmp_path / "bad", 3, account="auth_user=office;auth_pass=battery"),
+            _refused(gateway, tmp_path / "unknown", 4, account="auth_user=home;auth_pass=correct-horse"),
+        )
+        [record] = await gateway.over()
+    print(phone.log)
+    assert refusals[0] == refusals[1]
+    assert refusals == [""] * 2
+    assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
+    _heard_each_other(phone, gateway)
+
+
+pytestmark = needs_baresip
