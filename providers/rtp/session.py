@@ -14,7 +14,7 @@ from typing import Final, Literal
 from offhook.codecs.audio import AudioFormat
 from offhook.providers.base import HoldChanged, ProtocolFault, StreamEvent
 from offhook.providers.rtp import rtcp
-from offhook.providers.rtp.coding import format_of, packet_ms
+from offhook.providers.rtp.coding import Decoder, Encoder, format_of, packet_ms
 from offhook.providers.rtp.dtmf import codes
 from offhook.providers.rtp.incoming import Incoming
 from offhook.providers.rtp.latch import Latch, ip
@@ -303,7 +303,9 @@ class RtpSession:
         old = self._plan
         unprotect = self._context(self._unprotect, plan.srtp_receive, sending=False)
         protect = self._context(self._protect, plan.srtp_send, sending=True)
-        format_of(plan.codec)
+        if plan.codec != old.codec:
+            Encoder(plan.codec, self.format)  # raises before anything has changed
+            Decoder(plan.codec, self.format)
         if plan.remote_rtcp is not None:
             ip(plan.remote_rtcp.host, "plan.remote_rtcp.host")
         self._latch.update(plan.remote, self._signalling, authenticated=plan.srtp_receive is not None)
