@@ -220,6 +220,35 @@ def calls_show(
         print_call(_console(), records[0], events)
 
 
+@calls_app.command("place", epilog=CODES)
+def calls_place(
+    to: Annotated[str, typer.Argument(help="Number to call, or an extension of the PBX.")],
+    config: ConfigPath = Path("config.yaml"),
+    from_number: Annotated[str, typer.Option("--from", help="Our number; by default the trunk's first.")] = "",
+    agent: Annotated[str, typer.Option(help="Who talks; by default the agent of our number's route.")] = "",
+    carrier: Annotated[str, typer.Option(help="sip or a name under `carriers:`, where there are several.")] = "",
+    trunk: Annotated[str, typer.Option(help="Trunk of SIP, where there are several.")] = "",
+    attribute: Annotated[list[str] | None, typer.Option(help="NAME=VALUE to tell the other side; repeatable.")] = None,
+    ring_timeout: Annotated[int, typer.Option(min=1, max=300, help="Seconds to let the phone ring.")] = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Have the running gateway place a call; needs `api.token`."""
+    from offhook.gateway.place import Unplaced, place
+
+    attributes = dict(pair.split("=", 1) for pair in attribute or () if "=" in pair)
+    if len(attributes) != len(attribute or ()):
+        raise typer.BadParameter("write NAME=VALUE, each name once", param_hint="--attribute")
+    order = {"to": to, "from": from_number, "agent": agent, "carrier": carrier, "trunk": trunk}
+    try:
+        placed = place(_load(config), {**order, "attributes": attributes, "ring_timeout": ring_timeout})
+    except Unplaced as error:
+        _fail(str(error), UNABLE if error.unreachable else PROBLEM)
+    if as_json:
+        _print_json(placed)
+    else:
+        _console().print(f"[green]placed[/green] {placed.get('id') or placed['carrier_call_id']}", highlight=False)
+
+
 # --- what the commands share --------------------------------------------------------
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from offhook.providers import numbers
+from offhook.providers.sip.core import OURS
 from offhook.providers.sip.headers import BadHeader, NameAddr
-from offhook.providers.sip.message import BadMessage, Headers, Request
+from offhook.providers.sip.message import BadMessage, Headers, Request, header_key
 from offhook.providers.sip.settings import TrunkSettings
 from offhook.providers.sip.uri import BadUri, Uri
 
@@ -50,7 +51,7 @@ def write(trunk: TrunkSettings, attributes: Mapping[str, str]) -> tuple[list[tup
     left: list[str] = []
     for name, value in attributes.items():
         header = trunk.attributes.get(name, name if name.lower().startswith(prefixes) else "")
-        if not header or len(value) > MAX_VALUE or not _carries(value) or not _token(header):
+        if not _token(header) or header_key(header) in OURS or len(value) > MAX_VALUE or not _carries(value):
             left.append(name)
         else:
             headers.append((header, value))

@@ -76,6 +76,11 @@ def test_what_no_header_can_carry_is_told(name: str, value: str) -> None:
     assert write(TRUNK, {name: value}) == ([], [name])
 
 
+def test_a_wide_prefix_opens_no_header_of_the_protocol() -> None:
+    trunk = TrunkSettings.model_validate({"sources": ["192.0.2.1"], "pass_headers": ["Co", "mm"]})
+    assert write(trunk, {"Contact": "<sip:evil>", "Color": "red"}) == ([("Color", "red")], ["Contact"])
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
