@@ -75,7 +75,7 @@ class Scenario:
         self._names: set[str] = set()
         self._number = self._invite_number = 0
         self._branch = self._invite_branch = ""
-        self._called = False
+        self._called = self._up = False
 
     # --- any step
 
@@ -120,7 +120,7 @@ class Scenario:
         self._branch = f"z9hG4bK-[pid]-[call_number]-{self._number}"
         if method == "INVITE":
             self._invite_number, self._invite_branch = self._number, self._branch
-        lines = self._lines(method, method, self._number, self._branch)
+        lines = self._lines(method, method, self._number, self._branch, tagged=self._up or method != "INVITE")
         return self.send(*lines, *headers, body=body, content_type=content_type, retrans=retrans)
 
     def invite(self, *headers: str, body: str | None = None, retrans: int = 500) -> Self:
@@ -135,6 +135,7 @@ class Scenario:
     def ack(self, *headers: str, body: str = "", refused: bool = False) -> Self:
         """Acknowledge the answer to the INVITE sent last; `refused`: it was none of 2xx."""
         branch = self._invite_branch if refused else f"{self._invite_branch}-ack"
+        self._up |= not refused
         lines = self._lines("ACK", "ACK", self._invite_number, branch)
         return self.send(*lines, *headers, body=body)
 
@@ -458,30 +459,25 @@ class Ear(asyncio.DatagramProtocol):
     def __init__(self, hertz: float) -> None:
         wave = 0.5 * np.sin(2 * np.pi * hertz * np.arange(8000) / 8000)
         self._tone = pcm_to_ulaw((wave * 32767).astype("<i2").tobytes())
-        self._transport: asyncio.DatagramTransport | None = None
         self._target: Any = None
         self.heard: list[bytes] = []
         "Payloads of PCMU."
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self._target = addr
         if data[1] & 0x7F == 0:
             self.heard.append(data[12:])
 
-    async def speak(self) -> None:
+    async def speak(self, transport: asyncio.DatagramTransport) -> None:
         """Send the tone, 20 ms a packet, for as long as nobody stops this."""
         loop = asyncio.get_running_loop()
         start, ssrc = loop.time(), secrets.randbits(32)
         for count in itertools.count():
             await asyncio.sleep(start + count * 0.02 - loop.time())
-            if self._target is not None and self._transport is not None:
+            if self._target is not None:
                 at = count * 160 % 8000
                 head = struct.pack("!BBHII", 0x80, 0, count & 0xFFFF, count * 160, ssrc)
-                self._transport.sendto(head + self._tone[at : at + 160], self._target)
+                transport.sendto(head + self._tone[at : at + 160], self._target)
 
     def sound(self, last: int = 25) -> Sound:
         """The end of what it heard, in packets."""
@@ -494,7 +490,7 @@ async def ear(host: str, port: int, hertz: float) -> AsyncIterator[Ear]:
     """Listen and speak at an RTP address."""
     loop = asyncio.get_running_loop()
     transport, listener = await loop.create_datagram_endpoint(lambda: Ear(hertz), local_addr=(host, port))
-    speaking = asyncio.create_task(listener.speak())
+    speaking = asyncio.create_task(listener.speak(transport))
     try:
         yield listener
     finally:

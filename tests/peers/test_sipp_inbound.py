@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,7 +102,7 @@ async def test_an_answer_is_repeated_until_it_is_acknowledged(shared: SipGateway
     )
     for caller, number in zip(callers, numbers.values(), strict=True):
         times = [answer.at for answer in caller.received("INVITE", 200)]
-        waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        waits = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert waits == pytest.approx([0.5, 1, 2], abs=0.15)
         (row,) = await records(shared, number)
         assert row["reason"] == "caller_hangup"
