@@ -269,7 +269,7 @@ class SipLeg:
                     self.service.hang_up(session)
                 if self._loop.time() >= deadline:
                     return NO_ANSWER, f"no answer within {ring_timeout:g} s"
-                status, reason = 408, f"{target.hop.host} says nothing"
+                status, reason = 503, f"{target.hop.host} says nothing"
             elif (event := outcome.result()) is None:
                 return 487, "hung up before the answer"
             elif isinstance(event, Answered):
