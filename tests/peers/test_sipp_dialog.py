@@ -1,4 +1,4 @@
-"""SIPp changes a call that is up: session timers, hold, another address, UPDATE, late offers, reliable ringing, keys."""
+"""SIPp changes a call that is up: timers, hold, another address, UPDATE, late offers, reliable ringing, keys."""
 
 from __future__ import annotations
 
