@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from fakes.baresip import LEVEL, Baresip, baresip, needs_baresip, steady
+from fakes.baresip import LEVEL, SIP_PORT, Baresip, baresip, needs_baresip, steady
 from fakes.served import free_port
 from fakes.sip_gateway import NUMBER, SIPS_PORT, SipGateway, loopback, sip_gateway
 
@@ -94,29 +94,53 @@ async def test_a_call_by_tcp(tmp_path: Path) -> None:
     _heard_each_other(phone, gateway)
 
 
-async def test_a_call_by_tls_with_encrypted_audio(tmp_path: Path) -> None:
+async def test_calls_by_tls_with_encrypted_audio(tmp_path: Path) -> None:
     port = free_port()
-    host, other = loopback(port, 1), loopback(port, 9)
-    files = certificates(tmp_path / "tls", host, loopback(port, 2))
-    stranger = certificates(tmp_path / "stranger", other)
-    tls = {"cert_file": str(files / f"{host}.pem"), "ca_file": str(files / "ca.pem")}
-    trunk = {"srtp": "required"}
-    async with sip_gateway(
-        tmp_path, trunk=trunk, transports=("tls",), sip={"tls": tls}, http_port=port, agent=AGENT, pythonpath=HERE
-    ) as gateway:
-        secure = {
-            "target": f"sip:{NUMBER}@{gateway.host}:{SIPS_PORT};transport=tls",
-            "transport": "tls",
-            "account": "mediaenc=srtp-mand",
+    host, trusted, stranger = (loopback(port, which) for which in (1, 2, 3))
+    ours = certificates(tmp_path / "ours", host, trusted)
+    theirs = certificates(tmp_path / "theirs", stranger)
+    trunks = {
+        name: {
+            "sources": [peer],
+            "srtp": "required",
+            "numbers": [NUMBER],
+            "proxies": [f"sip:{peer}:{SIP_PORT + 1};transport=tls"],
         }
-        own = f"sip_certificate {files / gateway.peer()}.pem"
-        phone = await _talk(
-            gateway, tmp_path / "phone", 2, config=[own, f"sip_cafile {files / 'ca.pem'}"], trace=True, **secure
-        )
+        for name, peer in (("trusted", trusted), ("stranger", stranger))
+    }
+    tls = {"cert_file": str(ours / f"{host}.pem"), "ca_file": str(ours / "ca.pem")}
+    target = f"sip:{NUMBER}@{host}:{SIPS_PORT};transport=tls"
+    account = "mediaenc=srtp-mand;answermode=auto"
+    good = [f"sip_certificate {ours / trusted}.pem", f"sip_cafile {ours / 'ca.pem'}"]
+    bad = [f"sip_certificate {theirs / stranger}.pem", f"sip_cafile {theirs / 'ca.pem'}"]
+    async with (
+        sip_gateway(
+            tmp_path, trunks=trunks, transports=("tls",), sip={"tls": tls}, http_port=port, agent=AGENT, pythonpath=HERE
+        ) as gateway,
+        baresip(tmp_path / "2", trusted, transport="tls", account=account, config=good) as phone,
+        baresip(tmp_path / "3", stranger, transport="tls", account=account, config=bad) as doubter,
+    ):
+        await phone.call(target)
+        await asyncio.sleep(1.3)
+        await phone.hang_up()
+        await phone.until("CALL_CLOSED")
         [record] = await gateway.over()
-    print(phone.log)
-    assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
-    _heard_each_other(phone, gateway)
+        assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
+        _heard_each_other(phone, gateway)
+        placed = await gateway.place("alice", trunk="trusted")
+        await phone.until("CALL_ESTABLISHED", count=2)
+        await asyncio.sleep(1.3)
+        await phone.hang_up()
+        await phone.until("CALL_CLOSED", count=2)
+        _heard_each_other(phone, gateway, placed["id"])
+        assert await doubter.refused(target)  # it does not know our authority, nor we its own
+        placed = await gateway.place("alice", trunk="stranger")
+        records = {row["id"]: row for row in await gateway.over(3)}
+    assert len(records) == 3
+    assert [data["srtp"] for data in gateway.named("sip.media")] == [True, True]
+    refused = records[placed["id"]]
+    assert (refused["status"], refused["reason"]) == ("unanswered", "callee_unreachable")
+    print(refused)
 
 
 async def test_only_the_right_password_gets_through(tmp_path: Path) -> None:
@@ -124,14 +148,12 @@ async def test_only_the_right_password_gets_through(tmp_path: Path) -> None:
     async with sip_gateway(tmp_path, trunk=trunk, agent=AGENT, pythonpath=HERE) as gateway:
         good = "auth_user=office;auth_pass=correct-horse"
         phone, *refusals = await asyncio.gather(
-            _talk(gateway, tmp_path / "good", 2, account=good, trace=True),
+            _talk(gateway, tmp_path / "good", 2, account=good),
             _refused(gateway, tmp_path / "bad", 3, account="auth_user=office;auth_pass=battery"),
             _refused(gateway, tmp_path / "unknown", 4, account="auth_user=home;auth_pass=correct-horse"),
         )
         [record] = await gateway.over()
-    print(phone.log)
-    assert refusals[0] == refusals[1]
-    assert refusals == [""] * 2
+    assert refusals == ["401 Unauthorized"] * 2
     assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
     _heard_each_other(phone, gateway)
 
