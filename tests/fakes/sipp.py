@@ -295,6 +295,8 @@ class Sipp:
 
     folder: Path
     host: str
+    port: int
+    transport: str
     process: subprocess.Popen[bytes]
 
     @property
@@ -310,6 +312,16 @@ class Sipp:
     def sent(self, method: str, status: int = 0) -> list[Said]:
         """Requests that it sent, or its responses to such requests."""
         return [it for it in self.messages if it.sent and (it.method, it.status) == (method, status)]
+
+    async def listening(self) -> None:
+        """Wait until its socket is open, for a connection to it is not tried again."""
+        octets = reversed(socket.inet_aton(self.host))
+        address = f"{''.join(f'{octet:02X}' for octet in octets)}:{self.port:04X}"
+        table = Path("/proc/net") / self.transport
+        async with asyncio.timeout(PATIENCE):
+            while not any(line.split()[1] == address for line in table.read_text().splitlines()):
+                assert self.process.poll() is None, self.story()
+                await asyncio.sleep(0.02)
 
     async def code(self) -> int:
         """Its exit code, once it is over."""
@@ -417,7 +429,7 @@ async def sipp(
             cwd=folder,
             env={"TERM": "dumb", "PATH": "/usr/bin:/bin"},
         )
-    running = Sipp(folder, host, process)
+    running = Sipp(folder, host, port, transport, process)
     try:
         yield running
     finally:
