@@ -16,12 +16,12 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -353,6 +353,14 @@ class Sipp:
         return "\n".join([*arrows, told, screen])
 
 
+class Place(NamedTuple):
+    """Where a gateway is going to be, for a SIPp that must be there before it."""
+
+    folder: Path
+    host: str
+    ports: Mapping[str, int]
+
+
 _ports: Final = itertools.count(SIP_PORT + 1)
 
 
@@ -366,7 +374,7 @@ def _control_port(host: str) -> int:
 
 @asynccontextmanager
 async def sipp(
-    gateway: SipGateway,
+    gateway: SipGateway | Place,
     scenario: Scenario | str,
     *,
     host: str = "",
@@ -382,14 +390,17 @@ async def sipp(
     Args:
         gateway: whom it calls, or waits to be called by.
         scenario: its steps, or the name of a built-in one.
-        host: its address.
+        host: its address; one must be given where the gateway is not there yet.
         number: whom it calls.
         calls, rate: how many, and how many a second.
         transport: `udp` or `tcp`.
         port: its own; unset: one that no earlier SIPp of this process had, whose calls may still be echoing.
         more: further arguments.
     """
-    host, port = host or gateway.peer(), port or next(_ports)
+    port = port or next(_ports)
+    if not host:
+        assert isinstance(gateway, SipGateway)
+        host = gateway.peer()
     folder = gateway.folder / f"sipp-{host}-{port}-{number}"
     while folder.exists():
         folder = folder.with_name(folder.name + "+")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,23 +149,31 @@ async def test_a_trunk_that_is_full(shared: SipGateway) -> None:
     assert [row for row in shared.calls() if row["to_number"] == "+15550914"] == []
 
 
-async def test_a_gateway_that_drains(tmp_path: Path) -> None:
-    async with sip_gateway(tmp_path) as gateway:
-        async with sipp(gateway, call(seconds=1.5), number="+15550915") as last:
+async def test_a_gateway_that_is_full_and_then_drains(tmp_path: Path) -> None:
+    """It has room for two calls."""
+    async with sip_gateway(tmp_path, limits={"max_calls": 2}) as gateway:
+        other = gateway.peer(3)
+
+        async def refuses() -> None:
+            asking = await ran(gateway, options().recv(503), host=other)
+            assert asking.received("OPTIONS", 503)[0].header("Retry-After")
+            calling = await ran(gateway, Scenario().invite().refused(503), host=other, number="+15550917")
+            assert calling.received("INVITE", 503)[0].header("Retry-After")
+
+        async with sipp(gateway, call(seconds=2.5), number="+15550915") as last:
             await last.until("INVITE", 200)
+            async with sipp(gateway, call(seconds=0.8), number="+15550916") as second:
+                await second.until("INVITE", 200)
+                await refuses()
+                await second.succeeded()
+            await ran(gateway, options().recv(200), host=other)
             gateway.process.terminate()
             await asyncio.sleep(0.2)
-            asking = await ran(gateway, options().recv(503), host=gateway.peer(3))
-            assert asking.received("OPTIONS", 503)[0].header("Retry-After")
-            await ran(gateway, Scenario().invite().refused(503), host=gateway.peer(3), number="+15550916")
+            await refuses()
             await last.succeeded()
-        await _ended(lambda: gateway.process.poll() is not None)
+        async with asyncio.timeout(10):
+            while gateway.process.poll() is None:
+                await asyncio.sleep(0.05)
         assert gateway.process.poll() == 0
-        rows = [row for row in gateway.calls() if row["status"] == "completed"]
-        assert [(row["to_number"], row["reason"]) for row in rows] == [("+15550915", "caller_hangup")]
-
-
-async def _ended(there: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not there():
-            await asyncio.sleep(0.05)
+        ended = {row["to_number"]: row["reason"] for row in gateway.calls()}
+        assert ended == {"+15550915": "caller_hangup", "+15550916": "caller_hangup"}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from pathlib import Path
 
 import pytest
-from fakes.sip_gateway import Row, SipGateway
-from fakes.sipp import SIP_PORT, Said, Scenario, Sipp, ear, journal, needs_sipp, records, sdp, sipp
+from fakes.served import free_port
+from fakes.sip_gateway import SIP_PORT as GATEWAY_PORT
+from fakes.sip_gateway import Row, SipGateway, loopback, sip_gateway
+from fakes.sipp import SIP_PORT, Place, Said, Scenario, Sipp, call, ear, journal, needs_sipp, ran, records, sdp, sipp
 
 pytestmark = needs_sipp
 
@@ -203,3 +206,48 @@ async def test_a_password_that_is_wrong(shared: SipGateway) -> None:
 def number(message: Said) -> int:
     """Of its CSeq."""
     return int((message.header("CSeq") or "0").split()[0])
+
+
+# --- registration -----------------------------------------------------------------------
+
+
+async def test_we_register_as_an_extension_and_take_its_calls(tmp_path: Path) -> None:
+    """The first registrar has a bad day; the second wants our password, and then calls us."""
+    port = free_port()
+    broken, registrar = loopback(port, 2), loopback(port, 3)
+    place = Place(tmp_path, loopback(port, 1), {"udp": GATEWAY_PORT, "tcp": GATEWAY_PORT})
+    challenge = 'WWW-Authenticate: Digest realm="pbx.example.com",nonce="n0nce",algorithm=MD5,qop="auth"'
+    expires = "Expires: 600"
+    scenario = Scenario().wait("REGISTER").reply(401, challenge).wait("REGISTER").reply(200, expires)
+    scenario.wait("REGISTER").reply(200, "Expires: 0")
+    trunk = {
+        "sources": [],
+        "username": "1001",
+        "password": "s3cret",
+        "register": {
+            "registrars": [f"sip:{broken}:{SIP_PORT}", f"sip:{registrar}:{SIP_PORT};transport=tcp"],
+            "expires": 600,
+        },
+    }
+    async with (
+        sipp(place, Scenario().wait("REGISTER").reply(503), host=broken, port=SIP_PORT) as first,
+        sipp(place, scenario, host=registrar, port=SIP_PORT, transport="tcp") as second,
+    ):
+        await first.listening()
+        await second.listening()
+        async with sip_gateway(tmp_path, trunk=trunk, transports=("udp", "tcp"), http_port=port) as gateway:
+            await gateway.until(lambda: '"event": "registered"' in gateway.log, "the registration")
+            await ran(gateway, call(), host=registrar, number="1001")
+            (row,) = await records(gateway, "1001")
+            assert row["reason"] == "caller_hangup"
+            await ran(gateway, Scenario().invite().recv(403).ack(refused=True), host=loopback(port, 4))
+        await first.succeeded()
+        await second.succeeded()
+    asked, again, goodbye = second.received("REGISTER")
+    assert asked.header("Authorization") is None
+    for request in (again, goodbye):
+        assert response_of(request.header("Authorization") or "", "REGISTER", "s3cret") == "1001"
+    assert (asked.header("To"), asked.header("Expires")) == (f"<sip:1001@{registrar}>", "600")
+    assert (asked.header("Contact") or "").startswith(f"<sip:1001@{place.host}:{GATEWAY_PORT}")
+    assert goodbye.header("Expires") == "0", "it is taken back at the end"
+    assert [number(it) - number(asked) for it in (again, goodbye)] == [1, 2]
