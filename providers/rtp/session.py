@@ -33,6 +33,10 @@ BURST: Final = 200
 REFILL: Final = 20
 """Datagrams a tick that are taken after that: ten times what the shortest packets need."""
 
+SRTCP_BYTES: Final = 22
+"""The least that encrypted RTCP needs: a header, an index and a tag (RFC 3711 section 3.4). What is shorter is plain,
+such as the packet by which baresip opens a NAT; it says nothing, and is no fault."""
+
 _NOTHING: Final[Sequence[StreamEvent]] = ()
 
 
@@ -198,6 +202,8 @@ class RtpSession:
         if not self._latch.accept_rtcp(source):
             return self._fault("wrong-source", f"RTCP from {source[0]}:{source[1]}, which is not the peer")
         if self._unprotect is not None:
+            if len(data) < SRTCP_BYTES:
+                return _NOTHING
             try:
                 data = self._unprotect.unprotect_rtcp(data)
             except SrtpError as error:

@@ -488,6 +488,15 @@ def test_encrypted_calls_are_heard_and_replays_and_plain_packets_are_not() -> No
     assert 0x66 not in there.audio
 
 
+def test_plain_rtcp_that_only_opens_a_nat_is_no_fault_of_an_encrypted_call() -> None:
+    _, there = secure()
+    app = b"\x80\xcc\x00\x03" + b"\x00\x00\x00\x07" + b"PINGPONG"
+    there.hear(app, is_rtcp=True)
+    assert there.faults == []
+    there.hear(app + app, is_rtcp=True)
+    assert there.faults == ["srtp"]
+
+
 def test_the_same_key_goes_on_and_a_new_one_begins_anew() -> None:
     here, there = secure()
     exchange(here, there, 1.0)
