@@ -27,7 +27,11 @@ class Keys:
             call.log.warning("keys denied", route=call.plan.route, reason=refusal)
             self._pressed(digits, refusal)
             return
-        message = call.stream.send_dtmf(digits) if call.stream is not None else None
+        try:
+            message = call.stream.send_dtmf(digits) if call.stream is not None else None
+        except ValueError as error:
+            self._pressed(digits, str(error))
+            return
         if message is not None:
             if message:
                 call.send(message)

@@ -175,6 +175,7 @@ class Metrics:
         self._barge_in = self._histogram(
             "offhook_barge_in_stop_seconds", "From the interruption to the clear sent to the carrier.", BARGE_IN_BUCKETS
         )
+        self._sip_refused = self._counter("offhook_sip_refused", "SIP requests that were not admitted.", "why")
         self._mos = self._histogram(
             "offhook_media_mos", "Quality of the caller's audio a call, 1 to 4.5 (E-model).", MOS_BUCKETS
         )
@@ -247,6 +248,10 @@ class Metrics:
         self._barge_ins.inc()
         if seconds is not None:
             self._barge_in.observe(seconds)
+
+    def sip_refused(self, why: str) -> None:
+        """A SIP request was not admitted: challenged, refused, or dropped and why (`providers.sip.trunks`)."""
+        self._child(self._sip_refused, why).inc()
 
     def media_quality(self, quality: Mapping[str, float]) -> None:
         """How well a call's audio came through, as `MediaStream.quality` tells."""

@@ -349,7 +349,7 @@ class MediaStream(ABC):
     def send_dtmf(self, digits: str) -> bytes | None:
         """One message that plays DTMF to the caller; None when the carrier cannot do it on the stream.
 
-        Empty when the stream sees to it itself.
+        Empty when the stream sees to it itself. Raises ValueError when too many keys wait already.
         """
 
     def quality(self) -> Mapping[str, float]:

@@ -106,6 +106,11 @@ MEDIA_PATH = (
     "offhook.agents.remote",
     "offhook.agents.runtime",
     "offhook.agents.vad",
+    "offhook.providers.rtp.clock",
+    "offhook.providers.rtp.incoming",
+    "offhook.providers.rtp.leg",
+    "offhook.providers.rtp.outgoing",
+    "offhook.providers.rtp.session",
 )
 """What runs on the event loop between a caller and his agent: a file, a sleep or a lock in there is heard."""
 

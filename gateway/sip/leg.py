@@ -419,10 +419,10 @@ class SipLeg:
         self._drop()
         if call is None:
             return
-        if not call.answered_at:
-            call.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, cause, hang_up=False)
-        elif lost:
+        if lost:
             call.end(EndReason.CARRIER_TIMEOUT, EndedBy.CARRIER, cause, hang_up=False)
+        elif not call.answered_at:
+            call.end(EndReason.CALLER_HANGUP, EndedBy.CALLER, cause, hang_up=False)
         else:
             call.carrier_event(StreamEnded("stop", cause))
 

@@ -185,6 +185,7 @@ class SipService:
             self._count(verdict.why)
         elif isinstance(verdict, Challenge):
             self._ua.respond(tx, 401, headers=verdict.headers, stranger=True, now=now)
+            self._count("challenged")
         elif isinstance(verdict, Refused):
             headers = _retry(verdict.retry_after)
             # Said once and forgotten: who does not acknowledge it gets no repetitions, and fills no table.
@@ -201,7 +202,7 @@ class SipService:
             self._ua.dismiss(tx, now)
 
     def _count(self, why: str) -> None:
-        self.board.metrics.unauthorized(self.provider.name)
+        self.board.metrics.sip_refused(why)
         log.debug("request not admitted", why=why)
 
     def _invited(self, event: RequestArrived, admitted: Admitted) -> None:
@@ -260,9 +261,10 @@ class SipService:
 
     async def _leg(self, trunk: str, hop: Hop) -> SipLeg:
         """A leg with its port. Raises NoPortLeft or OSError."""
-        media, local = self.settings.media, hop.local or self._transport.local_to(hop.host)
+        media, local = self.settings.media, self._local(hop)
         rtp = await RtpLeg.open(self._ports, self._clock, media.host or local)
-        public = media.public_address or _literal(self.settings.public_address) or media.host or local
+        told = media.public_address or _literal(self.settings.public_address)
+        public = (told if not self._is_near(hop) else "") or media.host or local
         return SipLeg(self, trunk, self.settings.trunks[trunk], rtp, Address(public, rtp.local.port))
 
     def _own(self, leg: SipLeg, id: str, session: InviteSession | None, slot: Slot | None) -> None:
@@ -460,10 +462,16 @@ class SipService:
     # --- what we call ourselves
 
     def _sent_by(self, hop: Hop) -> str:
-        return format_host(self.settings.public_address or self._local(hop), self._port(hop))
+        public = "" if self._is_near(hop) else self.settings.public_address
+        return format_host(public or self._local(hop), self._port(hop))
+
+    def _is_near(self, hop: Hop) -> bool:
+        """Whether no NAT stands between."""
+        host = ip_address(hop.host.partition("%")[0])
+        return any(host in network for network in self.settings.local_networks)
 
     def _contact(self, hop: Hop) -> str:
-        host = format_host(self.settings.public_address or self._local(hop), self._port(hop))
+        host = self._sent_by(hop)
         transport = "" if hop.transport == "udp" else f";transport={hop.transport}"
         return f"sip:{host}{transport}"
 
@@ -493,7 +501,7 @@ def _literal(host: str) -> str:
 
 
 def server_context(tls: SipTls) -> ssl.SSLContext:
-    """For sockets that listen; asks for client certificates where `ca_file` says who may come. Raises OSError."""
+    """For sockets that listen. Raises OSError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     assert tls.cert_file is not None

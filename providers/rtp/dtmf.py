@@ -15,6 +15,11 @@ TONE_MS: Final = 120
 GAP_MS: Final = 80
 """Silence after it; the two repetitions of the end go in here."""
 
+PAUSE: Final = -2
+"""Stands for `w` among the keys to send: silence of `PAUSE_MS`, for a menu that listens only after its sentence."""
+
+PAUSE_MS: Final = 500
+
 REPEATED_ENDS: Final = 2
 """The end is sent three times in all (RFC 4733 section 2.5.1.4)."""
 
@@ -152,6 +157,9 @@ class KeySender:
             first = not self._duration
             if first:
                 self._event, self._start = self._keys.popleft(), timestamp
+                if self._event == PAUSE:
+                    self._gap = clock * PAUSE_MS // 1000 - ticks
+                    return None
             self._duration = min(MAX_DURATION, self._duration + ticks)
             if self._duration * 1000 >= TONE_MS * clock:
                 self._ends, self._gap = REPEATED_ENDS, clock * GAP_MS // 1000
@@ -164,14 +172,14 @@ class KeySender:
 
 
 def codes(digits: str, room: int = MAX_KEYS) -> list[int]:
-    """Event numbers of keys.
+    """Event numbers of keys, PAUSE for `w`.
 
     Raises:
         ValueError: one of them is no key, or there are more than `room`.
     """
-    found = [KEYS.find(digit) for digit in digits.upper()]
+    found = [PAUSE if digit == "w" else KEYS.find(digit.upper()) for digit in digits]
     if -1 in found:
-        raise ValueError(f"{digits[:40]!r} holds more than the keys {KEYS}")
+        raise ValueError(f"{digits[:40]!r} holds more than the keys {KEYS} and w for a pause")
     if len(found) > room:
         raise ValueError(f"more than {MAX_KEYS} keys would wait to be sent: send fewer at once")
     return found

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from offhook.codecs.audio import AudioFormat
 from offhook.codecs.dtmf import tones
 from offhook.providers.rtp.coding import Encoder, packet_ms
-from offhook.providers.rtp.dtmf import GAP_MS, KEYS, TONE_MS, KeySender, codes
+from offhook.providers.rtp.dtmf import GAP_MS, KEYS, PAUSE, PAUSE_MS, TONE_MS, KeySender, codes
 from offhook.providers.rtp.media import MediaPlan
 from offhook.providers.rtp.packet import HEADER, MARKER, PLAIN
 
@@ -151,8 +151,11 @@ class Outgoing:
             self._keys.press(digits)
             return
         for code in codes(digits):
-            tone = tones(KEYS[code], TONE_MS / 1000, self._encoder.own)
-            self._tones.append(tone + self._encoder.own.hush(GAP_MS / 1000))
+            own = self._encoder.own
+            if code == PAUSE:
+                self._tones.append(own.hush(PAUSE_MS / 1000))
+            else:
+                self._tones.append(tones(KEYS[code], TONE_MS / 1000, own) + own.hush(GAP_MS / 1000))
 
     @property
     def queued(self) -> float:

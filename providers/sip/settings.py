@@ -218,7 +218,7 @@ class TrunkSettings(SipSection):
     srtp: SrtpPolicy = "disabled"
     "Encrypted media (SDES). Keys travel in the signalling: use it over TLS."
     dtmf: Literal["auto", "rfc4733", "info", "inband"] = "auto"
-    "How keys travel; auto: telephone-event where it was agreed on, else INFO and tones."
+    "How keys travel; auto: telephone-event where it was agreed on, else tones; INFO is understood."
     comfort_noise: bool = False
     "Whether we agree to comfort noise packets in place of silence."
     early_media: bool = False
@@ -336,6 +336,9 @@ class SipSettings(SipSection):
     "Sockets; unset: UDP at port 5060 of every IPv4 interface."
     public_address: str = Field(default="", max_length=255, pattern=r"^[A-Za-z0-9.:_-]*$")
     "Name or address at which the others reach us, for Contact and Via; unset: the address of the socket."
+    local_networks: list[Annotated[Network, BeforeValidator(_network)]] = Field(default=[], max_length=64)
+    """Networks that reach us without a NAT between, such as that of a PBX beside us: they are told the address of the
+    socket, never `public_address`."""
     realm: str = Field(default="offhook", min_length=1, max_length=200)
     "Realm of the challenges we send."
     user_agent: str = Field(default="offhook", max_length=100, pattern=r"^[ -~]*$")

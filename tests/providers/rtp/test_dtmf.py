@@ -194,6 +194,19 @@ def test_what_is_no_key_is_refused_as_a_whole(digits: str) -> None:
     assert not sender.active
 
 
+def test_a_w_is_half_a_second_without_a_key() -> None:
+    sender = KeySender()
+    sender.press("1w2")
+    packets = run(sender)
+    assert heard(packets) == "12"
+    starts = [timestamp for _, timestamp, marker, _ in packets if marker]
+    assert (starts[1] - starts[0]) / 8000 == pytest.approx(0.12 + 0.08 + 0.5, abs=0.021)
+    sender.press("w")
+    assert sender.active
+    assert run(sender) == []
+    assert not sender.active
+
+
 def test_nothing_pressed_is_nothing_sent() -> None:
     sender = KeySender()
     sender.press("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,9 @@ from offhook.providers.rtp.ports import NoPortLeft, PortPool
 from offhook.providers.rtp.quality import MediaStats
 from offhook.providers.rtp.rtcp import Goodbye, parse
 
-LOW, HIGH = 23_100, 23_139
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+LOW = 23_100 + 40 * WORKER
+HIGH = LOW + 39
 
 
 def pool() -> PortPool:
