@@ -248,6 +248,7 @@ async def baresip(
     account: str = "",
     user: str = "alice",
     transport: str = "udp",
+    registrar: str = "",
     trace: bool = False,
     config: Sequence[str] = (),
 ) -> AsyncIterator[Baresip]:
@@ -262,6 +263,7 @@ async def baresip(
         account: further parameters of its account, such as `mediaenc=srtp-mand;answermode=auto`.
         user: its name.
         transport: `udp`, `tcp` or `tls`.
+        registrar: where it registers; nowhere if empty. `account` has `auth_user` and `auth_pass`.
         trace: write every SIP message into its log.
         config: further lines of its configuration.
     """
@@ -269,8 +271,10 @@ async def baresip(
     rate = rate or int(codec.split("/")[1])
     write_wav(folder / "tone.wav", sine(hertz, SECONDS, rate), rate)
     shown = f"[{host}]" if ":" in host else host
-    parameters = ["regint=0", f"audio_codecs={codec}", *([account] if account else [])]
-    (folder / "accounts").write_text(f"<sip:{user}@{shown};transport={transport}>;{';'.join(parameters)}\n")
+    parameters = [f"regint={60 if registrar else 0}", f"audio_codecs={codec}", *([account] if account else [])]
+    (folder / "accounts").write_text(
+        f"<sip:{user}@{registrar or shown};transport={transport}>;{';'.join(parameters)}\n"
+    )
     (folder / "contacts").write_text("")
     (folder / "config").write_text(_config(folder, host, codec, rate, config))
     command = ["baresip", "-f", str(folder), "-t", "60", *(["-s"] if trace else [])]
