@@ -16,7 +16,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -453,6 +453,13 @@ async def ran(gateway: SipGateway, scenario: Scenario | str, **settings: Any) ->
     """Run SIPp to its end, which must be a good one."""
     async with sipp(gateway, scenario, **settings) as running:
         return await running.succeeded()
+
+
+async def together(*calls: Coroutine[Any, Any, Any]) -> None:
+    """Several at once; the first failure ends them all."""
+    async with asyncio.TaskGroup() as group:
+        for one in calls:
+            group.create_task(one)
 
 
 async def records(gateway: SipGateway, number: str, count: int = 1) -> list[Row]:

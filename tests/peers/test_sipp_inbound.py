@@ -9,20 +9,25 @@ from pathlib import Path
 import pytest
 from fakes.baresip import Sound, sine, steady
 from fakes.sip_gateway import SipGateway, sip_gateway
-from fakes.sipp import Scenario, call, journal, needs_sipp, ran, records, sdp, sipp
+from fakes.sipp import Scenario, call, journal, needs_sipp, ran, records, sdp, sipp, together
 
 from offhook.codecs.g711 import pcm_to_ulaw
 
 pytestmark = needs_sipp
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_the_caller_hears_himself(shared: SipGateway, tmp_path: Path, transport: str) -> None:
-    number = f"+15553{len(transport)}{transport == 'udp':d}01"
+async def test_the_caller_hears_himself(shared: SipGateway, tmp_path: Path) -> None:
     wave = (sine(440, 1, 8000) * 32767).astype("<i2").tobytes()
     (tmp_path / "tone.ulaw").write_bytes(pcm_to_ulaw(wave))
+    await together(
+        hears_himself(shared, tmp_path / "tone.ulaw", "+15553001", "udp"),
+        hears_himself(shared, tmp_path / "tone.ulaw", "+15553002", "tcp"),
+    )
+
+
+async def hears_himself(shared: SipGateway, tone: Path, number: str, transport: str) -> None:
     offer = sdp(port="[rtpstream_audio_port]")
-    caller = Scenario().invite(body=offer).answered().ack().stream(tmp_path / "tone.ulaw").pause(1500).bye()
+    caller = Scenario().invite(body=offer).answered().ack().stream(tone).pause(1500).bye()
     await ran(shared, caller, number=number, transport=transport)
     (row,) = await records(shared, number)
     assert (row["status"], row["reason"], row["ended_by"]) == ("completed", "caller_hangup", "caller")
@@ -102,7 +107,7 @@ async def test_an_answer_is_repeated_until_it_is_acknowledged(shared: SipGateway
     for caller, number in zip(callers, numbers.values(), strict=True):
         times = [answer.at for answer in caller.received("INVITE", 200)]
         waits = [later - earlier for earlier, later in itertools.pairwise(times)]
-        assert waits == pytest.approx([0.5, 1, 2], abs=0.15)
+        assert waits == pytest.approx([0.5, 1, 2], abs=0.25)
         (row,) = await records(shared, number)
         assert row["reason"] == "caller_hangup"
         assert row["talk_seconds"] < 1, "audio flows from the ACK on"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from fakes.sip_gateway import SipGateway
-from fakes.sipp import SIP_PORT, Said, Scenario, Sipp, ear, journal, needs_sipp, ran, records, sdp, sipp
+from fakes.sipp import SIP_PORT, Said, Scenario, Sipp, ear, journal, needs_sipp, ran, records, sdp, sipp, together
 
 pytestmark = needs_sipp
 
@@ -35,9 +34,11 @@ def notes(gateway: SipGateway, number: str) -> list[str]:
 # --- we transfer ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_the_agent_transfers_the_caller(shared: SipGateway, transport: str) -> None:
-    number = "+15552960" if transport == "udp" else "+15552961"
+async def test_the_agent_transfers_the_caller(shared: SipGateway) -> None:
+    await together(transferred(shared, "+15552960", "udp"), transferred(shared, "+15552961", "tcp"))
+
+
+async def transferred(shared: SipGateway, number: str, transport: str) -> None:
     caller = press(Scenario().invite().answered().ack().pause(200), "6").wait("REFER").reply(202)
     report(caller, "100 Trying", "active;expires=60")
     report(caller, "180 Ringing", "active;expires=60")
@@ -51,14 +52,15 @@ async def test_the_agent_transfers_the_caller(shared: SipGateway, transport: str
     assert [event["ok"] for event in journal(shared, row, "transfer")] == [True]
 
 
-@pytest.mark.parametrize("how", ["at once", "later", "not allowed"])
-async def test_a_transfer_that_is_refused_leaves_the_call_with_the_agent(shared: SipGateway, how: str) -> None:
-    number = {"at once": "+15552962", "later": "+15552963", "not allowed": "+15552964"}[how]
-    caller = press(Scenario().invite().answered().ack().pause(200), "6").wait("REFER")
-    if how == "later":
-        report(caller.reply(202), "603 Decline", "terminated;reason=noresource")
-    else:
-        caller.reply(603 if how == "at once" else 405)
+async def test_a_transfer_that_is_refused_leaves_the_call_with_the_agent(shared: SipGateway) -> None:
+    numbers = {603: "+15552962", 405: "+15552963", 202: "+15552964"}
+    await together(*(not_transferred(shared, number, status) for status, number in numbers.items()))
+
+
+async def not_transferred(shared: SipGateway, number: str, status: int) -> None:
+    caller = press(Scenario().invite().answered().ack().pause(200), "6").wait("REFER").reply(status)
+    if status == 202:
+        report(caller, "603 Decline", "terminated;reason=noresource")
     caller.pause(200)
     done = await ran(shared, press(caller, "9").pause(200).bye(), number=number)
     assert done.received("BYE") == []
