@@ -17,6 +17,10 @@ Each utterance ends exactly once: `played` when its final mark is back, `cut` or
 the call ends. Audio outside utterances (`live`) is passed on in order and never marked; when it cannot leave
 in time the oldest is dropped, for a caller wants what is said now.
 
+Where the stream itself paces the audio (RTP), its `backlog` is the truth and the model follows it. Live audio comes at
+the pace at which it leaves, so what waits there now would wait for ever: of what waited at all of `LOOK_BACK`
+arrivals, frames are left out.
+
 A bed (`gateway.bed`) is mixed under all that goes out, and goes out alone, `BED_AHEAD` ahead of real time, while
 there is nothing else. It is no speech: `play_end` is the end of what the agent said, `sent_end` that of
 everything, and only the next audio's place in the carrier's buffer goes by the latter.
@@ -26,6 +30,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from math import inf
 from typing import Final, Literal, Protocol
 
 from offhook.agents.link import UtteranceEnded
@@ -49,6 +54,9 @@ MARK_EVERY: Final = 0.5
 
 MAX_LIVE: Final = 0.200
 """Seconds of live audio that may wait here; older audio is dropped."""
+
+LOOK_BACK: Final = 25
+"""Frames of live audio over which the least backlog is one that nothing will need: jitter of half a second is not."""
 
 MAX_QUEUED: Final = 120.0
 """Seconds of utterance audio that may wait here. An agent with more to say streams it; the surplus is dropped."""
@@ -197,6 +205,11 @@ class Playout:
         self._marks: deque[tuple[str, Utterance, int, float]] = deque()
         self._mark_number = 0
         self._lag = 0.0
+        self._least = inf
+        "Smallest backlog that live audio met of late."
+        self._looked = 0
+        self._surplus = 0
+        "Live frames to leave out."
         self._timer: asyncio.TimerHandle | None = None
         self._bed: Bed | None = None
         self.play_end = 0.0
@@ -260,6 +273,19 @@ class Playout:
 
     def _live(self, data: bytes) -> None:
         now = self._loop.time()
+        backlog = self._stream.backlog()
+        if backlog < self._least:
+            self._least = backlog
+        self._looked += 1
+        if self._looked >= LOOK_BACK:
+            unneeded = self._least - (BED_AHEAD if self._bed is not None else 0.0)
+            self._surplus, self._least, self._looked = max(0, int(unneeded / TICK + 1e-6)), inf, 0
+        if self._surplus:
+            self._surplus -= 1
+            self._least, self._looked = inf, 0
+            self.sent_end = max(now, self.sent_end - len(data) / self._rate)
+            self.dropped_ms += len(data) * 1000 // self._rate
+            return
         if not self._queue and self._socket.writable and self.sent_end - now < MAX_AHEAD:
             self._out(data, now)
             return
@@ -459,7 +485,9 @@ class Playout:
         return play_at
 
     def _wire(self, payload: bytes, now: float) -> float:
-        play_at = self.sent_end if self.sent_end > now else now
+        play_at = now + self._stream.backlog()
+        if self.sent_end > play_at:
+            play_at = self.sent_end
         self.sent_end = play_at + len(payload) / self._rate
         self.frames_sent += 1
         self._socket.send(self._stream.media(payload))

@@ -315,6 +315,10 @@ class MediaStream(ABC):
     last_heard: float = 0.0
     "When the peer last gave a sign of life that made no event, such as RTCP; loop time."
 
+    def backlog(self) -> float:
+        """Seconds of our audio that wait on our own side of the line; 0.0 where only the carrier holds any."""
+        return 0.0
+
     @abstractmethod
     def receive(self, data: bytes | str, now: float) -> Sequence[StreamEvent]:
         """Take one message. `str` or UTF-8 `bytes` of a text message. Never raises on bad input."""

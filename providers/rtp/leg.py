@@ -139,6 +139,10 @@ class RtpLeg(MediaStream):
         """True while no audio of the peer is to be expected, as on hold."""
         return self.session is not None and self.session.silent
 
+    def backlog(self) -> float:
+        """Seconds of audio that are queued, to leave at the pace of speech."""
+        return self.session.queued if self.session is not None else 0.0
+
     def receive(self, data: bytes | str, now: float) -> Sequence[StreamEvent]:
         """Nothing: what comes is read from the socket here, and given to `on_events`."""
         return ()

@@ -4,8 +4,10 @@ Theory of operation
 -------------------
 One packet is owed for every `ptime` of the clock: a key (telephone-event), else queued audio, else silence. Silence is
 sent, not kept: it holds NAT bindings open and tells the peer that the line lives. On hold nothing is sent; the
-timestamp goes on all the same, and the first packet afterwards carries the marker. After a stall of ours the timestamp
-skips what was missed instead of a burst; the audio is only later. Keys delay the audio, they do not replace it.
+timestamp goes on all the same, and the first packet afterwards carries the marker. After a short stall of ours what is
+queued catches up, one packet more a tick; nothing is made up for with silence, for the audio that was held up by the
+same stall would be late by as much ever after. After a long stall the timestamp skips what was missed instead of a
+burst. Keys delay the audio, they do not replace it.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Outgoing:
         "_queue",
         "_queued",
         "_room",
+        "_share",
         "_silence",
         "_silent_payload",
         "_simple",
@@ -116,7 +119,8 @@ class Outgoing:
         # Linear silence is silence in any byte order; G.722 and Opus have to encode theirs.
         self._silent_payload = self._silence if plan.codec.name in ("PCMU", "PCMA", "L16") else None
         self._simple = encoder.encode is None
-        self._burst = max(1, 20 // ms) + 1
+        self._share = max(1, 20 // ms)
+        self._burst = self._share + 1
         sending = plan.direction in ("sendrecv", "sendonly")
         if sending and not self.sending:
             self._marker = MARKER
@@ -182,6 +186,8 @@ class Outgoing:
         packets = [self._packet()]
         due = self._due + self._ptime
         while due <= now + EARLY and len(packets) < self._burst:
+            if len(packets) >= self._share and self._queued < self._need and not self._keys.active:
+                break
             packets.append(self._packet())
             due += self._ptime
         self._due = due

@@ -227,6 +227,33 @@ async def test_live_audio_that_comes_too_fast_loses_its_oldest(line: Line) -> No
     assert sum(size for _, size in line.audio) == 8000 - line.playout.dropped_ms * 8
 
 
+async def test_live_audio_does_not_go_on_waiting_where_we_pace_it_ourselves(line: Line) -> None:
+    line.stream.backlog = lambda: 0.05  # type: ignore[method-assign]
+    for _ in range(subject.LOOK_BACK):
+        line.playout.audio(b"\x10" * 160)
+        await asyncio.sleep(0.02)
+    line.stream.backlog = lambda: 0.01  # type: ignore[method-assign]
+    for _ in range(3 * subject.LOOK_BACK):
+        line.playout.audio(b"\x10" * 160)
+        await asyncio.sleep(0.02)
+    assert line.playout.dropped_ms == 40
+    assert line.playout.sent_end - line.loop.time() <= 0.05
+
+
+async def test_live_audio_that_waits_now_and_then_is_left_alone(line: Line) -> None:
+    for i in range(5 * subject.LOOK_BACK):
+        line.stream.backlog = lambda i=i: 0.08 if i % 10 else 0.01  # type: ignore[method-assign]
+        line.playout.audio(b"\x10" * 160)
+        await asyncio.sleep(0.02)
+    assert not line.playout.dropped_ms
+
+
+async def test_what_waits_on_our_side_is_not_taken_for_heard(line: Line) -> None:
+    line.stream.backlog = lambda: 0.3  # type: ignore[method-assign]
+    line.say(1, 0.1)
+    assert line.playout.play_end - line.loop.time() == pytest.approx(0.32)
+
+
 async def test_a_carrier_that_does_not_read_gets_nothing_stale(line: Line) -> None:
     line.writable = False
     for i in range(100):
