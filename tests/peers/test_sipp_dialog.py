@@ -148,8 +148,7 @@ async def test_an_invite_without_an_offer(shared: SipGateway) -> None:
         hertz, _, _ = phone.sound().tone()
         assert abs(hertz - 440) < 2
     (answer,) = done.received("INVITE", 200)
-    (media,) = [line for line in answer.body.splitlines() if line.startswith("m=audio")]
-    assert {"0", "8", "9"} <= set(media.split()[3:]), "a whole offer"
+    assert {"0", "8", "9"} <= _formats(answer.body), "a whole offer"
     (row,) = await records(shared, "+15550927")
     assert (row["reason"], row["format"]) == ("caller_hangup", "pcmu/8000")
 
@@ -160,6 +159,24 @@ async def test_an_offer_of_ours_that_nobody_answers(shared: SipGateway) -> None:
     (row,) = await records(shared, "+15550928")
     assert row["status"] != "live"
     assert row["answered_at"] is None
+
+
+async def test_a_caller_who_asks_for_a_fresh_offer(shared: SipGateway) -> None:
+    caller = Scenario().invite().answered().ack().pause(200)
+    caller.invite(body="").answered().ack(body=sdp(version=2)).pause(200)
+    done = await ran(shared, caller.bye(), number="+15550933")
+    answers = done.received("INVITE", 200)
+    narrow, whole = [_formats(answer.body) for answer in answers]
+    assert narrow == {"0", "101"}
+    assert whole > narrow, "not what was agreed on, but all that we speak"
+    (row,) = await records(shared, "+15550933")
+    assert row["reason"] == "caller_hangup"
+
+
+def _formats(body: str) -> set[str]:
+    """The payload types of its one line of media."""
+    (media,) = [line for line in body.splitlines() if line.startswith("m=")]
+    return set(media.split()[3:])
 
 
 # --- reliable ringing -------------------------------------------------------------------
@@ -178,12 +195,18 @@ async def test_a_caller_who_wants_ringing_acknowledged(shared: SipGateway) -> No
 
 
 async def test_early_media_that_must_arrive(shared: SipGateway) -> None:
-    """The trunk says 183 with SDP, reliably where the caller can."""
-    caller = Scenario().invite("Supported: 100rel").recv(100, optional=True)
+    """The trunk says 183 with SDP, reliably where the caller can, and plays the ringing itself."""
+    host = shared.peer(6)
+    caller = Scenario().invite("Supported: 100rel", body=sdp(host=host, port="7210")).recv(100, optional=True)
     rseq = caller.keep("rseq", "RSeq:")
     caller.recv(183, rseq).request("PRACK", "RAck: [$rseq] 1 INVITE").recv(200)
-    caller.recv(200).ack().pause(200)
-    done = await ran(shared, caller.bye(), number="+15551930", host=shared.peer(6))
+    caller.recv(200).ack().pause(200).bye()
+    async with ear(host, 7210, 440) as phone, sipp(shared, caller, number="+15551930", host=host) as done:
+        await done.until("PRACK", 200)
+        await asyncio.sleep(0.5)
+        assert phone.sound(20).level() > -40, "it rings"
+        assert done.received("INVITE", 200) == []
+        await done.succeeded()
     (early,) = done.received("INVITE", 183)
     assert early.header("Require") == "100rel"
     assert "m=audio" in early.body
@@ -217,3 +240,27 @@ async def keys_by_info(shared: SipGateway, number: str, transport: str) -> None:
     (row,) = await records(shared, number)
     assert [event["digit"] for event in journal(shared, row, "dtmf")] == ["5", "9", "#"]
     assert (row["reason"], row["ended_by"], row["digits"]) == ("agent_hangup", "agent", 3)
+
+
+# --- the way, and what we do not do -----------------------------------------------------
+
+
+async def test_requests_of_ours_take_the_way_that_was_recorded(shared: SipGateway) -> None:
+    route = "<sip:[local_ip]:[local_port];lr;edge=1>"
+    caller = Scenario().invite(f"Record-Route: {route}").answered().ack().pause(100)
+    caller.request("INFO", body="#", content_type="application/dtmf").recv(200).wait("BYE").reply(200)
+    done = await ran(shared, caller, number="+15552990")
+    (bye,), (answer,) = done.received("BYE"), done.received("INVITE", 200)
+    assert answer.header("Record-Route") == bye.header("Route")
+    assert (bye.header("Route") or "").endswith(";lr;edge=1>")
+    assert bye.start.split()[1].startswith("sip:sipp@"), "the target is the caller's Contact all the same"
+
+
+async def test_methods_that_we_do_not_serve(shared: SipGateway) -> None:
+    caller = Scenario().invite().answered().ack().pause(100).request("JUMP").recv(501)
+    caller.request("MESSAGE", body="hello", content_type="text/plain").recv(405)
+    caller.request("NOTIFY", "Event: refer", "Subscription-State: active").recv(481)
+    done = await ran(shared, caller.pause(100).bye(), number="+15550934")
+    assert "INVITE" in (done.received("MESSAGE", 405)[0].header("Allow") or "")
+    (row,) = await records(shared, "+15550934")
+    assert row["reason"] == "caller_hangup"

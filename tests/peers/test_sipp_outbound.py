@@ -156,6 +156,48 @@ async def test_ringing_that_we_acknowledge(shared: SipGateway) -> None:
     assert row["reason"] == "caller_hangup"
 
 
+async def test_an_answer_that_came_with_the_ringing(shared: SipGateway) -> None:
+    """A reliable 183 brings the SDP, the 200 need not repeat it (RFC 3262 section 5)."""
+    host = shared.peer(OUT + 9)
+    scenario = Scenario().wait("INVITE")
+    scenario.reply_invite(183, "Require: 100rel", "RSeq: 7001", body=sdp(host=host, port="7520"), retrans=500)
+    scenario.wait("PRACK").reply(200).pause(100).pick_up(body="").pause(700).bye()
+    async with ear(host, 7520, 600) as phone:
+        _, row = await called(shared, 9, "+15554010", scenario)
+        hertz, _, _ = phone.sound(20).tone()
+        assert abs(hertz - 600) < 2
+    assert row["reason"] == "caller_hangup"
+
+
+async def test_an_answer_without_a_codec_of_ours(shared: SipGateway) -> None:
+    g723 = sdp(media="audio {port} RTP/AVP 4").replace("0 PCMU", "4 G723")
+    phone, row = await called(
+        shared, 10, "+15554011", Scenario().wait("INVITE").pick_up(body=g723).wait("BYE").reply(200)
+    )
+    assert (phone.received("BYE")[0].header("Reason") or "").startswith("Q.850;cause=127")
+    assert (row["status"], row["reason"]) == ("failed", "carrier_protocol_error")
+
+
+async def test_the_party_called_holds_and_comes_back(shared: SipGateway) -> None:
+    scenario = Scenario().wait("INVITE").pick_up().pause(200).invite(body=sdp("sendonly", version=2)).answered().ack()
+    scenario.pause(200).invite(body=sdp(version=3)).answered().ack().pause(100).bye()
+    _, row = await called(shared, 11, "+15554012", scenario)
+    assert [event["held"] for event in journal(shared, row, "hold")] == [True, False]
+
+
+async def test_a_call_that_is_called_off_while_it_rings(shared: SipGateway) -> None:
+    scenario = Scenario().wait("INVITE").reply_invite(180).wait("CANCEL").reply(200)
+    scenario.reply_invite(487, retrans=500).wait("ACK")
+    async with sipp(shared, scenario, host=shared.peer(OUT + 12), port=SIP_PORT, number="uas") as phone:
+        await phone.listening()
+        placed = await shared.place("+15554013", trunk="out12")
+        await phone.until("INVITE")
+        assert (await shared.api("DELETE", f"/v1/calls/{placed['id']}")).status_code == 204
+        await phone.succeeded()
+    (row,) = await records(shared, "+15554013")
+    assert (row["reason"], row["ended_by"], row["answered_at"]) == ("operator_hangup", "operator", None)
+
+
 # --- passwords --------------------------------------------------------------------------
 
 
