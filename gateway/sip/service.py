@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("offhook.gateway.sip")
 
+MAX_USER: Final = 64
+"""Characters of a stranger's user name that go to the log."""
+
 ACCEPT: Final = ("Accept", "application/sdp")
 
 
@@ -180,12 +183,16 @@ class SipService:
     def _request(self, event: RequestArrived) -> None:
         tx, request, hop, now = event.tx, event.request, event.hop, self._loop.time()
         verdict = self._doorman.admit(request, hop, now)
+        if isinstance(verdict, Dropped | Challenge) and verdict.wrong is not None:
+            # Bounded: `limits.failures` of them and the address is blocked.
+            word = "address is blocked for its wrong passwords" if isinstance(verdict, Dropped) else "wrong password"
+            log.warning(word, user=verdict.wrong[:MAX_USER], host=hop.host, method=request.method)
         if isinstance(verdict, Dropped):
             self._ua.ignore(tx)
             self._count(verdict.why)
         elif isinstance(verdict, Challenge):
             self._ua.respond(tx, 401, headers=verdict.headers, stranger=True, now=now)
-            self._count("challenged")
+            self._count("challenged" if verdict.wrong is None else "password")
         elif isinstance(verdict, Refused):
             headers = _retry(verdict.retry_after)
             # Said once and forgotten: who does not acknowledge it gets no repetitions, and fills no table.

@@ -28,7 +28,7 @@ import hmac
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Generic, TypeVar
 
@@ -90,6 +90,8 @@ class Challenge:
     """Answer 401."""
 
     headers: tuple[tuple[str, str], ...]
+    wrong: str | None = None
+    "The user by whose name a wrong password was given just now."
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Dropped:
 
     why: str
     "`blocked`, `scanner`, `flood` or `stranger`; metrics are labelled with it."
+    wrong: str | None = None
+    "The user by whose name the wrong password was given that was one too many."
 
 
 Verdict = Admitted | Challenge | Refused | Dropped
@@ -286,8 +290,8 @@ class Doorman:
         user = verify(credentials, request.method, request.uri, password_of, algorithms=algorithms, body=request.body)
         if user is None:
             if self._failed(source, now):
-                return Dropped("blocked")
-            return self._challenge(realms, source, now)
+                return Dropped("blocked", credentials.user)
+            return replace(self._challenge(realms, source, now), wrong=credentials.user)
         if self._nonces.check(_unbound(credentials.nonce), credentials.count, now) != "ok":
             return self._challenge(realms, source, now, stale=True)
         self._proven.put(source, now + PROVEN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ async def test_calls_by_tls_with_encrypted_audio(tmp_path: Path) -> None:
     assert [data["srtp"] for data in gateway.named("sip.media")] == [True, True]
     refused = records[placed["id"]]
     assert (refused["status"], refused["reason"]) == ("unanswered", "callee_unreachable")
+    assert refused["detail"] == f"503 tls {stranger}:{SIP_PORT + 1} cannot be reached"
     assert not any(event["type"].startswith("CALL") for event in other.events)
 
 
@@ -156,6 +158,8 @@ async def test_only_the_right_password_gets_through(tmp_path: Path) -> None:
         )
         [record] = await gateway.over()
     assert refusals == ["401 Unauthorized"] * 2
+    told = [json.loads(line) for line in gateway.log.splitlines() if "wrong password" in line]
+    assert {(line["host"], line["user"]) for line in told} == {(gateway.peer(3), "office"), (gateway.peer(4), "home")}
     assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
     _heard_each_other(phone, gateway)
 

@@ -197,6 +197,17 @@ def test_unknown_users_and_wrong_passwords_look_the_same() -> None:
     assert blank(login(door, "nobody", "", "203.0.113.78")) == blank(door.admit(invite(), hop("203.0.113.77"), 5.0))
 
 
+def test_who_gave_a_wrong_password_is_told() -> None:
+    door = doorman({"agents": AGENT})
+    first = door.admit(invite(), hop(), 0.0)
+    assert isinstance(first, Challenge)
+    assert first.wrong is None
+    for verdict in (login(door, "agent", "wrong", now=2.0), login(door, "nobody", "wrong", now=4.0)):
+        assert isinstance(verdict, Challenge)
+        assert verdict.wrong in ("agent", "nobody")
+    assert login(door, "agent", "wrong", now=6.0) == Dropped("blocked", "agent")  # LIMITS has three
+
+
 def test_both_needs_both() -> None:
     door = doorman({"carrier": BOTH, "agents": AGENT})
     verdict = login(door, "carrier", "pw", "198.51.100.3")
