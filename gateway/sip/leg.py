@@ -59,6 +59,7 @@ from offhook.providers.sip.events import (
     UaEvent,
 )
 from offhook.providers.sip.negotiation import BadSdp, MediaNegotiator, NotAcceptable
+from offhook.providers.sip.uri import format_host
 
 if TYPE_CHECKING:
     from offhook.gateway.call import Call
@@ -260,6 +261,9 @@ class SipLeg:
                 return 487, "hung up before"
             outcome = self._outcome = self._loop.create_future()
             self.session = self.service.invite(self, target, number, from_number, self.media.offer(self.local), headers)
+            hop = target.hop
+            where = f"{hop.transport} {format_host(hop.host, hop.port)}"
+            self.note("sip.invite", {"target": where, "sip_call_id": self.session.request.call_id})
             await asyncio.wait([outcome], timeout=min(SIGN_OF_LIFE, deadline - self._loop.time()))
             if not outcome.done() and self.session is not None and self.session.state != "calling":
                 await asyncio.wait([outcome], timeout=deadline - self._loop.time())
@@ -269,7 +273,7 @@ class SipLeg:
                     self.service.hang_up(session)
                 if self._loop.time() >= deadline:
                     return NO_ANSWER, f"no answer within {ring_timeout:g} s"
-                status, reason = 503, f"{target.hop.host} says nothing"
+                status, reason = 503, f"{where} says nothing"
             elif (event := outcome.result()) is None:
                 return 487, "hung up before the answer"
             elif isinstance(event, Answered):
@@ -277,6 +281,8 @@ class SipLeg:
                 return 200, ""
             else:
                 status, reason = event.status, event.reason
+                if event.headers is None:  # it is our own word
+                    reason = f"{where} cannot be reached"
             self.service.outcome(self.name, target, status)
             self.media.withdraw()
             if status not in FAILOVER:

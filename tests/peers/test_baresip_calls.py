@@ -135,8 +135,12 @@ async def test_calls_that_nobody_takes(tmp_path: Path) -> None:
         records = {row["id"]: row for row in await gateway.over(4)}
     reasons = ["callee_no_answer", "callee_busy", "callee_unknown", "callee_unreachable"]
     assert [_ended(records[id]) for id in ids] == [("unanswered", reason, "carrier") for reason in reasons]
-    details = ["480 no answer within 1 s", "486 Rejected", "404 Not Found", f"503 {loopback(port, 3)} says nothing"]
+    away = f"{loopback(port, 3)}:{SIP_PORT}"
+    details = ["480 no answer within 1 s", "486 Rejected", "404 Not Found", f"503 udp {away} says nothing"]
     assert [records[id]["detail"] for id in ids] == details
+    [tried] = gateway.named("sip.invite", ids[3])
+    assert tried["target"] == f"udp {away}"
+    assert tried["sip_call_id"]
 
 
 async def test_a_transfer_by_the_agent(tmp_path: Path) -> None:
