@@ -254,7 +254,9 @@ class Metrics:
         self._child(self._sip_refused, why).inc()
 
     def media_quality(self, quality: Mapping[str, float]) -> None:
-        """How well a call's audio came through, as `MediaStream.quality` tells."""
+        """How well a call's audio came through, as `MediaStream.quality` tells. None came: nothing is measured."""
+        if "mos" not in quality:
+            return
         self._mos.observe(quality["mos"])
         self._loss.observe(quality["loss_percent"])
 

@@ -357,7 +357,11 @@ class MediaStream(ABC):
         """
 
     def quality(self) -> Mapping[str, float]:
-        """How well the audio came through (`loss_percent`, `jitter_ms`, `rtt_ms`, `mos`); empty: nobody knows."""
+        """How well the audio came through; empty: nobody knows.
+
+        `packets_received`, `packets_sent`, `loss_percent`, `jitter_ms`, `mos`, `rtt_ms`, `remote_loss_percent`: those
+        that are known.
+        """
         return {}
 
 

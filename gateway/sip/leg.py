@@ -108,6 +108,7 @@ class SipLeg:
         self._answer_body: bytes | None = None
         self._keys = keys.Source(trunk.dtmf)
         self._started = self.over = False
+        self._media_noted: dict[str, object] = {}
         self._refer: asyncio.Future[int] | None = None
         self._outcome: asyncio.Future[Answered | Refused | None] | None = None
         self._moves = Moves(self)
@@ -352,8 +353,7 @@ class SipLeg:
         now = self._loop.time()
         if not self._start(plan, session):
             return
-        details = {"sip_call_id": session.dialog.call_id, "codec": plan.codec.name, "srtp": plan.srtp_send is not None}
-        self.note("sip.media", details)
+        self._note_media(plan, session)
         if self.call is not None:
             self.call.last_heard = now
             self.call.carrier_event(StreamStarted(session.id, self.id, self.rtp.format, {}))
@@ -382,6 +382,24 @@ class SipLeg:
             self.rtp.update(plan)
         except (ValueError, RuntimeError) as error:
             self.log.error("the new audio cannot be carried", call_id=self.id, error=str(error))
+            return
+        if self.session is not None:
+            self._note_media(plan, self.session)
+
+    def _note_media(self, plan: MediaPlan, session: InviteSession) -> None:
+        """Note what was agreed on, when it is something else than before."""
+        details = {
+            "sip_call_id": session.dialog.call_id,
+            "codec": plan.codec.name,
+            "ptime": plan.ptime,
+            "srtp": plan.srtp_send is not None,
+            "remote": format_host(*plan.remote) if plan.remote is not None else "",
+            "direction": plan.direction,
+            "telephone_event": plan.dtmf_send_type is not None,
+        }
+        if details != self._media_noted:
+            self._media_noted = details
+            self.note("sip.media", details)
 
     def _offered(self, event: OfferReceived) -> None:
         """The peer wants other media, or a full offer of ours."""

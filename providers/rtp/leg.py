@@ -182,14 +182,23 @@ class RtpLeg(MediaStream):
         return None
 
     def quality(self) -> Mapping[str, float]:
-        """Loss, jitter, round trip and opinion score, as far as they are known."""
+        """Packets both ways, loss, jitter, round trip and opinion score, as far as they are known.
+
+        No packet received, or all of ours lost, is one-way audio.
+        """
         if self.session is None:
             return {}
         stats = self.session.stats()
-        known = {"loss_percent": 100 * stats.loss, "jitter_ms": stats.jitter, "mos": stats.mos}
+        known: dict[str, float] = {"packets_received": stats.packets_received, "packets_sent": stats.packets_sent}
+        if stats.packets_received:
+            known["loss_percent"] = round(100 * stats.loss, 2)
+            known["jitter_ms"] = round(stats.jitter, 2)
+            known["mos"] = round(stats.mos, 2)
+        if stats.remote_loss is not None:
+            known["remote_loss_percent"] = round(100 * stats.remote_loss, 2)
         if stats.rtt is not None:
-            known["rtt_ms"] = stats.rtt
-        return known if stats.packets_received else {}
+            known["rtt_ms"] = round(stats.rtt, 2)
+        return known
 
     def stats(self) -> MediaStats:
         """All figures; empty ones before `start`."""

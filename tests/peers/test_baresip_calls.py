@@ -66,6 +66,12 @@ async def test_hold_and_resume(tmp_path: Path) -> None:
     assert _ended(record) == ("completed", "caller_hangup", "caller"), record
     assert record["faults"] == 0
     assert [data["held"] for data in gateway.named("hold")] == [True, False]
+    media = gateway.named("sip.media")
+    assert [data["direction"] for data in media] == ["sendrecv", "recvonly", "sendrecv"]
+    assert {data["remote"].partition(":")[0] for data in media} == {gateway.peer()}
+    [quality] = gateway.named("media.quality")
+    assert min(quality["packets_received"], quality["packets_sent"]) > 80
+    assert quality["loss_percent"] == 0
     answers = [line for line in phone.log.splitlines() if line in ("a=sendrecv", "a=sendonly", "a=recvonly")]
     assert answers == ["a=sendrecv", "a=sendrecv", "a=sendonly", "a=recvonly", "a=sendrecv", "a=sendrecv"]
     [said] = gateway.named("utterance")
