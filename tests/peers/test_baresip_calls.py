@@ -173,6 +173,37 @@ async def test_a_transfer_by_the_agent(tmp_path: Path) -> None:
     assert abs(found - 700) < 4
 
 
+async def test_a_transfer_by_the_telephone(tmp_path: Path) -> None:
+    port = free_port()
+    trunk = {"proxies": [f"sip:{loopback(port, 3)}:{SIP_PORT}"], "accept_refer": ["b*"]}
+    async with (
+        sip_gateway(tmp_path, trunk=trunk, agent=TONE, pythonpath=HERE, http_port=port) as gateway,
+        baresip(tmp_path / "bob", gateway.peer(3), user="bob", account="answermode=auto", hertz=700) as bob,
+        baresip(tmp_path / "phone", gateway.peer()) as phone,
+        baresip(tmp_path / "other", gateway.peer(4), trace=True) as other,
+    ):
+        await other.call(_number_at(gateway))
+        await other.order("transfer", f"sip:carol@{bob.host}:{SIP_PORT}")
+        await phone.call(_number_at(gateway))
+        assert "603 Decline" in other.log
+        await other.hang_up()  # it was still up
+        await phone.order("transfer", f"sip:bob@{bob.host}:{SIP_PORT}")
+        await bob.until("CALL_ESTABLISHED")
+        await phone.until("CALL_CLOSED")
+        await asyncio.sleep(1.2)
+        await bob.hang_up()
+        await bob.until("CALL_CLOSED")
+        records = await gateway.over(2)
+    assert [_ended(record) for record in records] == [("completed", "caller_hangup", "caller")] * 2
+    assert sorted(gateway.named("sip.refer"), key=lambda data: data["ok"]) == [
+        {"to": "carol", "ok": False},
+        {"to": "bob", "ok": True},
+    ]
+    found, level, _ = steady(bob.heard).tone()
+    assert abs(found - HERTZ) < 4
+    assert abs(level - LEVEL) < 1
+
+
 async def test_a_call_by_ipv6(tmp_path: Path) -> None:
     async with (
         sip_gateway(tmp_path, agent=TONE, pythonpath=HERE, ipv6=True) as gateway,
