@@ -20,6 +20,7 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}")  # the underscore is not allowed an
 _NOT_IN_URI = re.compile(r'[\x00-\x20\x7f"<>]')
 _NAME = re.compile(r"[^=;?&@\s]+")
 _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")  # one alone: looking for the run at each sign of it is quadratic
 _VISUAL = str.maketrans("", "", "-.()")
 
 _ALWAYS = r"A-Za-z0-9_.!~*'()\-"
@@ -237,7 +238,7 @@ def _escape(text: str, unsafe: re.Pattern[str]) -> str:
         return text
     parts: list[str] = []
     for index, sign in enumerate(text):
-        if not unsafe.match(sign) or (sign == "%" and _ESCAPES.match(text, index)):
+        if not unsafe.match(sign) or (sign == "%" and _ESCAPE.match(text, index)):
             parts.append(sign)
         else:
             parts.append(_percent(sign))
