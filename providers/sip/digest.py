@@ -175,7 +175,7 @@ def verify(
         return None
     password = password_of(credentials.user, credentials.realm)
     wanted = response_of(credentials, method, password if password is not None else "", body)
-    right = hmac.compare_digest(wanted.encode(), credentials.response.encode())
+    right = hmac.compare_digest(wanted.encode(), _octets(credentials.response))
     return credentials.user if right and password is not None else None
 
 

@@ -197,3 +197,8 @@ def test_nonces_that_are_not_ours() -> None:
     assert Nonces(b"fedcba9876543210").check(nonce, 1, 1.0) == "bad"
     with pytest.raises(ValueError, match="16 bytes"):
         Nonces(b"short")
+
+
+def test_a_response_that_is_no_text_is_refused() -> None:
+    line = 'Digest username="agent", realm="r", nonce="n", uri="sip:d", response="85cb\udcb8"'
+    assert verify(line, "INVITE", "sip:d", lambda user, realm: "s3cret") is None
