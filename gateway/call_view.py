@@ -34,6 +34,17 @@ MARKS: Final = (
 )
 """The moments of a turn that the record keeps, in the order they should come."""
 
+QUALITY: Final = (
+    ("packets_received", "received", " packets"),
+    ("packets_sent", "sent", ""),
+    ("loss_percent", "lost", " %"),
+    ("remote_loss_percent", "lost there", " %"),
+    ("jitter_ms", "jitter", " ms"),
+    ("rtt_ms", "round trip", " ms"),
+    ("mos", "score", ""),
+)
+"""What is shown of a call's audio: the name in `media.quality`, the word before, the unit."""
+
 STATUS_STYLE: Final = {
     "completed": "green",
     "live": "bold cyan",
@@ -155,13 +166,13 @@ def print_calls(console: Console, records: Sequence[CallRecord]) -> None:
 
 def print_call(console: Console, record: CallRecord, events: Sequence[Entry]) -> None:
     """One call: what it was, what was said, where the time went, what happened."""
-    _print_summary(console, record)
+    _print_summary(console, record, events)
     _print_conversation(console, conversation(events))
     _print_turns(console, turns(events))
     _print_events(console, events)
 
 
-def _print_summary(console: Console, record: CallRecord) -> None:
+def _print_summary(console: Console, record: CallRecord, events: Sequence[Entry]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -173,7 +184,10 @@ def _print_summary(console: Console, record: CallRecord) -> None:
 
     row("call", Text(record.id, "bold"))
     row("parties", f"{printable(record.from_number) or 'unknown'} → {printable(record.to_number) or 'unknown'}")
-    row("carrier", printable(record.carrier), record.direction, printable(record.carrier_call_id))
+    fields = next((event.data.get("fields") for event in events if event.event == "call.offered"), None)
+    trunk = _text(fields, "trunk") if isinstance(fields, dict) else ""
+    carrier = f"{record.carrier} {trunk}".strip()
+    row("carrier", printable(carrier), record.direction, printable(record.carrier_call_id))
     row("route", f"{printable(record.route)} → {printable(record.agent) or 'no agent'}" if record.route else "")
     row(
         "time",
@@ -211,6 +225,8 @@ def _print_summary(console: Console, record: CallRecord) -> None:
             f"{record.recording_bytes / 1e6:.1f} MB" if record.recording_bytes else "",
             printable(record.recording_path),
         )
+    quality = next((event.data for event in reversed(events) if event.event == "media.quality"), {})
+    row("audio", *(f"{word} {_number(quality, name):g}{unit}" for name, word, unit in QUALITY if name in quality))
     row("node", printable(record.node))
     console.print(table)
 
