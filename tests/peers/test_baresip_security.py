@@ -87,15 +87,6 @@ async def test_what_the_trunk_says_of_srtp_is_kept(tmp_path: Path) -> None:
     assert {row["faults"] for row in records} == {0}
 
 
-async def test_a_call_by_tcp(tmp_path: Path) -> None:
-    async with sip_gateway(tmp_path, transports=("tcp",), agent=AGENT, pythonpath=HERE) as gateway:
-        target = f"sip:{NUMBER}@{gateway.host};transport=tcp"
-        phone = await _talk(gateway, tmp_path / "phone", 2, target, transport="tcp")
-        [record] = await gateway.over()
-    assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
-    _heard_each_other(phone, gateway)
-
-
 async def test_calls_by_tls_with_encrypted_audio(tmp_path: Path) -> None:
     port = free_port()
     host, trusted, stranger = (loopback(port, which) for which in (1, 2, 3))
@@ -147,21 +138,26 @@ async def test_calls_by_tls_with_encrypted_audio(tmp_path: Path) -> None:
     assert not any(event["type"].startswith("CALL") for event in other.events)
 
 
-async def test_only_the_right_password_gets_through(tmp_path: Path) -> None:
+async def test_only_the_right_password_gets_through_by_udp_and_tcp(tmp_path: Path) -> None:
     trunk = {"auth": "digest", "username": "office", "password": "correct-horse", "digest": ["MD5"]}
-    async with sip_gateway(tmp_path, trunk=trunk, agent=AGENT, pythonpath=HERE) as gateway:
+    async with sip_gateway(tmp_path, trunk=trunk, transports=("udp", "tcp"), agent=AGENT, pythonpath=HERE) as gateway:
         good = "auth_user=office;auth_pass=correct-horse"
-        phone, *refusals = await asyncio.gather(
-            _talk(gateway, tmp_path / "good", 2, account=good),
+        by_tcp = f"sip:{NUMBER}@{gateway.host};transport=tcp"
+        udp, tcp, *refusals = await asyncio.gather(
+            _talk(gateway, tmp_path / "udp", 2, account=good, user="udp"),
+            _talk(gateway, tmp_path / "tcp", 5, by_tcp, account=good, user="tcp", transport="tcp"),
             _refused(gateway, tmp_path / "bad", 3, account="auth_user=office;auth_pass=battery"),
             _refused(gateway, tmp_path / "unknown", 4, account="auth_user=home;auth_pass=correct-horse"),
         )
-        [record] = await gateway.over()
+        records = await gateway.over(2)
     assert refusals == ["401 Unauthorized"] * 2
     told = [json.loads(line) for line in gateway.log.splitlines() if "wrong password" in line]
     assert {(line["host"], line["user"]) for line in told} == {(gateway.peer(3), "office"), (gateway.peer(4), "home")}
-    assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
-    _heard_each_other(phone, gateway)
+    assert len(records) == 2
+    for phone, user in ((udp, "udp"), (tcp, "tcp")):
+        [record] = [row for row in records if row["from_number"] == user]
+        assert (record["status"], record["reason"], record["faults"]) == ("completed", "caller_hangup", 0)
+        _heard_each_other(phone, gateway, record["id"])
 
 
 pytestmark = needs_baresip
