@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from fakes.baresip import LEVEL, SIP_PORT, baresip, needs_baresip, steady
+from fakes.baresip import LEVEL, SIP_PORT, Sound, baresip, needs_baresip, steady
 from fakes.served import free_port
 from fakes.sip_gateway import NUMBER, SipGateway, loopback, sip_gateway
 
@@ -27,11 +27,9 @@ def _ended(record: dict[str, Any]) -> tuple[str, str, str]:
     return record["status"], record["reason"], record["ended_by"]
 
 
-async def test_keys_both_ways_and_an_agent_that_hangs_up(tmp_path: Path) -> None:
-    async with (
-        sip_gateway(tmp_path, agent=_keys(), pythonpath=HERE) as gateway,
-        baresip(tmp_path / "phone", gateway.peer()) as phone,
-    ):
+async def _presses(gateway: SipGateway, folder: Path) -> None:
+    """Press keys until the agent hangs up; hear those that it presses."""
+    async with baresip(folder, gateway.peer(), user="presser") as phone:
         await phone.call(_number_at(gateway))
         for key in "120*#95":
             await phone.order("sndcode", key)
@@ -40,13 +38,46 @@ async def test_keys_both_ways_and_an_agent_that_hangs_up(tmp_path: Path) -> None
             assert (await phone.until("CALL_DTMF_START", count=count))["param"] == key
         await phone.order("sndcode", "7")
         await phone.until("CALL_CLOSED")
-        [record] = await gateway.over()
-        assert "".join(note["digit"] for note in gateway.notes("key")) == "120*#957"
-        assert gateway.notes("refused") == []
-        assert [data["ok"] for data in gateway.named("dtmf.send")] == [True]
-        assert _ended(record) == ("completed", "agent_hangup", "agent"), record
-        assert record["digits"] == 8
-        assert record["faults"] == 0, gateway.named("fault")
+
+
+async def _is_transferred(gateway: SipGateway, folder: Path, target: str) -> Sound:
+    """Have the agent transfer us to `target`; gives what we hear there."""
+    host = gateway.peer(3)
+    async with (
+        baresip(folder / "bob", host, user="bob", account="answermode=auto", hertz=700) as bob,
+        baresip(folder / "moved", gateway.peer(4), user="moved") as phone,
+    ):
+        await phone.call(_number_at(gateway))
+        await phone.order("sndcode", "6")
+        await bob.until("CALL_ESTABLISHED")
+        await phone.until("CALL_CLOSED")
+        await asyncio.sleep(0.5)
+        await phone.hang_up()
+        await bob.until("CALL_CLOSED")
+    return phone.heard
+
+
+async def test_keys_both_ways_and_what_the_agent_does_at_some(tmp_path: Path) -> None:
+    port = free_port()
+    target = f"sip:bob@{loopback(port, 3)}:{SIP_PORT}"
+    async with sip_gateway(
+        tmp_path, agent=_keys(refer=target), pythonpath=HERE, http_port=port, route={"allow_transfer": ["*"]}
+    ) as gateway:
+        _, heard = await asyncio.gather(
+            _presses(gateway, tmp_path / "presser"), _is_transferred(gateway, tmp_path, target)
+        )
+        records = {row["from_number"]: row for row in await gateway.over(2)}
+    pressed, moved = records["presser"], records["moved"]
+    assert "".join(note["digit"] for note in gateway.notes("key", pressed["id"])) == "120*#957"
+    assert gateway.notes("refused") == []
+    assert [data["ok"] for data in gateway.named("dtmf.send")] == [True]
+    assert _ended(pressed) == ("completed", "agent_hangup", "agent"), pressed
+    assert (pressed["digits"], pressed["faults"]) == (8, 0), gateway.named("fault")
+    assert _ended(moved) == ("completed", "transferred", "agent"), moved
+    assert moved["transferred_to"] == target
+    assert gateway.named("transfer") == [{"to": target, "ok": True}]
+    found, _, _ = steady(heard).tone()
+    assert abs(found - 700) < 4
 
 
 async def test_hold_and_resume(tmp_path: Path) -> None:
@@ -147,30 +178,6 @@ async def test_calls_that_nobody_takes(tmp_path: Path) -> None:
     [tried] = gateway.named("sip.invite", ids[3])
     assert tried["target"] == f"udp {away}"
     assert tried["sip_call_id"]
-
-
-async def test_a_transfer_by_the_agent(tmp_path: Path) -> None:
-    port = free_port()
-    target = f"sip:bob@{loopback(port, 3)}:{SIP_PORT}"
-    async with (
-        sip_gateway(
-            tmp_path, agent=_keys(refer=target), pythonpath=HERE, http_port=port, route={"allow_transfer": ["*"]}
-        ) as gateway,
-        baresip(tmp_path / "bob", gateway.peer(3), user="bob", account="answermode=auto", hertz=700) as bob,
-        baresip(tmp_path / "phone", gateway.peer()) as phone,
-    ):
-        await phone.call(_number_at(gateway))
-        await phone.order("sndcode", "6")
-        await bob.until("CALL_ESTABLISHED")
-        [record] = await gateway.over()
-        await asyncio.sleep(1)
-        await phone.hang_up()
-        await bob.until("CALL_CLOSED")
-    assert _ended(record) == ("completed", "transferred", "agent"), record
-    assert record["transferred_to"] == target
-    assert gateway.named("transfer") == [{"to": target, "ok": True}]
-    found, _, _ = steady(phone.heard).tone()
-    assert abs(found - 700) < 4
 
 
 async def test_a_transfer_by_the_telephone(tmp_path: Path) -> None:
