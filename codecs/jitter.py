@@ -223,6 +223,28 @@ class JitterBuffer:
             self._timestamp = time
             self._measure(transit, now)
 
+    def pass_on(self, seq: int, timestamp: int, ticks: int, now: float) -> bool:
+        """Take a packet that is the next one, due already, with nothing before it, as on a clean line all of them are.
+
+        True: play it, it will not come out of `pop`. False: nothing has changed, `push` it. Arguments as of `push`.
+        """
+        following = self._next
+        if self._held or following < 0 or (seq ^ following) & 0xFFFF or now >= self._until or not ticks:
+            return False
+        ahead = timestamp - self._timestamp & 0xFFFFFFFF
+        time = self._timestamp + ahead
+        transit = now - time * self._seconds
+        late = transit - self._offset
+        if ahead > 0x7FFFFFFF or not -EARLY <= late < JUMP or self._drained:
+            return False
+        self.stats.received += 1
+        self._timestamp = time
+        self._measure(transit, now)
+        self._end = time + ticks
+        self._step = ticks
+        self._next = following + 1
+        return True
+
     def pop(self, now: float) -> list[Played]:
         """Give what is due, in order. To be called after every `push` and whenever a frame's time has passed."""
         held = self._held

@@ -20,7 +20,7 @@ from offhook.codecs.convert import convert_all
 from offhook.gateway.bed import CallBeds
 from offhook.gateway.call_keys import Keys
 from offhook.gateway.call_plan import APOLOGY, OFFERED, TRANSFER_BUDGET, CallPlan, Departure
-from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError, Step
+from offhook.gateway.call_state import LIVE, TRANSITIONS, CallState, IllegalStepError, Step
 from offhook.gateway.latency import CallerVoice, Turns
 from offhook.gateway.orders import NOT_UP
 from offhook.gateway.playout import Playout
@@ -105,7 +105,7 @@ class Call:
     @property
     def live(self) -> bool:
         """True while audio flows."""
-        return self.state in (CallState.LIVE, CallState.RESUMING, CallState.LEAVING)
+        return self.state in LIVE
 
     @property
     def wants_agent(self) -> bool:
@@ -178,7 +178,7 @@ class Call:
 
     def media(self, media: MediaReceived, now: float) -> None:
         """Audio of the caller."""
-        if not self.live:
+        if self.state not in LIVE:
             return
         self.frames_in += 1
         self._caller_voice.frames.append((now, media.payload))

@@ -73,5 +73,9 @@ TRANSITIONS: Final[Mapping[CallState, Mapping[Step, CallState]]] = {
 """The one table. A step that is not in it is a bug of ours: it raises and changes nothing."""
 
 
+LIVE: Final = (CallState.LIVE, CallState.RESUMING, CallState.LEAVING)
+"""The states in which audio flows."""
+
+
 class IllegalStepError(RuntimeError):
     """A call was asked for a step its state does not have."""

@@ -286,8 +286,9 @@ class Playout:
             self.sent_end = max(now, self.sent_end - len(data) / self._rate)
             self.dropped_ms += len(data) * 1000 // self._rate
             return
-        if not self._queue and self._socket.writable and self.sent_end - now < MAX_AHEAD:
-            self._out(data, now)
+        if not self._queue and self.sent_end - now < MAX_AHEAD and self._socket.writable:
+            self._wire(data if self._bed is None else self._bed.under(data), now, backlog)
+            self.play_end = self.sent_end
             return
         self._queue.append((None, data))
         self._queued_live += len(data)
@@ -441,7 +442,7 @@ class Playout:
         if self._bed is None:
             return bool(queue)
         while self.sent_end <= now + BED_AHEAD - TICK and self._socket.writable:
-            self._wire(self._bed.alone(self._frame), now)
+            self._wire(self._bed.alone(self._frame), now, self._stream.backlog())
         return True
 
     def _pump_utterance(self, utterance: Utterance, now: float) -> bool:
@@ -480,12 +481,12 @@ class Playout:
     def _out(self, payload: bytes, now: float) -> float:
         if self._bed is not None:
             payload = self._bed.under(payload)
-        play_at = self._wire(payload, now)
+        play_at = self._wire(payload, now, self._stream.backlog())
         self.play_end = self.sent_end
         return play_at
 
-    def _wire(self, payload: bytes, now: float) -> float:
-        play_at = now + self._stream.backlog()
+    def _wire(self, payload: bytes, now: float, backlog: float) -> float:
+        play_at = now + backlog
         if self.sent_end > play_at:
             play_at = self.sent_end
         self.sent_end = play_at + len(payload) / self._rate

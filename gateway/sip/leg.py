@@ -38,6 +38,7 @@ from offhook.providers.base import (
     CarrierRefused,
     DtmfReceived,
     IncomingCall,
+    MediaReceived,
     StreamEnded,
     StreamEvent,
     StreamStarted,
@@ -458,9 +459,10 @@ class SipLeg:
             return
         call.last_heard = now
         for event in events:
-            if isinstance(event, DtmfReceived) and not self._keys.takes("rtp"):
-                continue
-            call.carrier_event(event)
+            if type(event) is MediaReceived:
+                call.media(event, now)
+            elif not isinstance(event, DtmfReceived) or self._keys.takes("rtp"):
+                call.carrier_event(event)
 
     def _tell(self, event: StreamEvent) -> None:
         if self.call is not None:

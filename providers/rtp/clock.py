@@ -4,12 +4,16 @@ A frame is 20 ms. The calls are spread over four phases of 5 ms, so that the pac
 leave in one lump. Each call is ticked every 20 ms on the grid of its phase. When the loop was held up, a phase that
 was missed is ticked once, not once for every 20 ms that went by, and the grid stays where it was: what a call owes
 its peer for the time that was missed is the call's own affair.
+
+Before a phase is ticked, the sockets of all calls are read.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final, Protocol
+
+from offhook.providers.rtp.sockets import Sockets
 
 PERIOD: Final = 0.020
 """Seconds between two ticks of a call."""
@@ -30,6 +34,8 @@ class FrameClock:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._phases: list[tuple[Tickable, ...]] = [()] * PHASES
+        self.sockets = Sockets()
+        "What is read every 5 ms while the clock runs."
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._next = 0
@@ -60,6 +66,8 @@ class FrameClock:
 
     def _tick(self) -> None:
         loop, phases = self._loop, self._phases
+        if self.sockets:
+            self.sockets.read()
         now = loop.time()
         # Every phase that is due, each once, whatever was missed.
         for _ in range(PHASES):

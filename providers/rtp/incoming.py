@@ -171,6 +171,12 @@ class Incoming:
         self._comfort = None
         self.octets += size
         buffer = self._buffer
+        if buffer.pass_on(sequence, timestamp, self._size_ticks, now):
+            if decoder.plain and self._detector is None:
+                self._last_audio = now
+                payload = self._concealer.good(payload)
+                return [MediaReceived(payload)] if payload and self.listening else _NONE
+            return self._play([Played(payload, self._size_ticks)], now)
         buffer.push(sequence, timestamp, payload, self._size_ticks, now)
         played = buffer.pop(now)
         if not played:

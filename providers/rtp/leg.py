@@ -14,10 +14,10 @@ from offhook.providers.base import MediaStream, StreamEnded, StreamEvent
 from offhook.providers.rtp.clock import FrameClock
 from offhook.providers.rtp.latch import ip
 from offhook.providers.rtp.media import Address, MediaPlan
-from offhook.providers.rtp.packet import MAX_DATAGRAM
 from offhook.providers.rtp.ports import NoPortLeft, PortPool
 from offhook.providers.rtp.quality import MediaStats
 from offhook.providers.rtp.session import RtpSession
+from offhook.providers.rtp.sockets import drain
 
 BIND_TRIES: Final = 8
 """Ports tried when other programs hold some of the range."""
@@ -44,14 +44,14 @@ class RtpLeg(MediaStream):
         self.on_events: OnEvents = _nobody
         self.closed_by_us = False
         self.early = 0
-        "Datagrams that came before there was a plan."
+        "Datagrams that came before there was a plan, and were thrown away."
         self._ports, self._clock = ports, clock
         self._loop = asyncio.get_running_loop()
         self.session: RtpSession | None = None
         "None before `start`."
         self.time = self._loop.time
-        self._rtp: asyncio.DatagramTransport | None = None
-        self._rtcp: asyncio.DatagramTransport | None = None
+        self._rtp: socket.socket | None = None
+        self._rtcp: socket.socket | None = None
         self._ended = False
 
     @classmethod
@@ -69,8 +69,8 @@ class RtpLeg(MediaStream):
             port = ports.take(loop.time())
             leg = cls(ports, clock, port, host)
             try:
-                leg._rtp = await leg._bind(port, is_rtcp=False)
-                leg._rtcp = await leg._bind(port + 1, is_rtcp=True)
+                leg._rtp = _bound(host, port)
+                leg._rtcp = _bound(host, port + 1)
             except BaseException as error:
                 leg.close()
                 if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
@@ -78,21 +78,6 @@ class RtpLeg(MediaStream):
                 raise
             return leg
         raise NoPortLeft(f"{BIND_TRIES} RTP ports in a row belong to other programs: give a range of its own")
-
-    async def _bind(self, port: int, *, is_rtcp: bool) -> asyncio.DatagramTransport:
-        transport, _ = await self._loop.create_datagram_endpoint(
-            lambda: _Datagrams(self, is_rtcp), local_addr=(self.local.host, port)
-        )
-        # asyncio makes room for 256 KiB in every read; that is half of the cost of a packet.
-        if hasattr(transport, "max_size"):
-            transport.max_size = MAX_DATAGRAM
-        sock = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # a network that knows no classes loses nothing
-            if sock.family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
-        return transport
 
     # --- the agreement
 
@@ -105,6 +90,11 @@ class RtpLeg(MediaStream):
         assert self.session is None, "a leg starts once; update() takes further plans"
         self._check(plan)
         self.session = RtpSession(plan, self._loop.time(), **settings)
+        self.backlog = self.session.backlog  # type: ignore[method-assign]  # nothing in between
+        for sock, take in ((self._rtp, self._rtp_came), (self._rtcp, self._rtcp_came)):
+            if sock is not None:
+                self.early += drain(sock)
+                self._clock.sockets.add(sock, take)
         self._clock.add(self)
 
     def update(self, plan: MediaPlan) -> None:
@@ -141,7 +131,7 @@ class RtpLeg(MediaStream):
 
     def backlog(self) -> float:
         """Seconds of audio that are queued, to leave at the pace of speech."""
-        return self.session.queued if self.session is not None else 0.0
+        return 0.0  # start() puts the session's own here
 
     def receive(self, data: bytes | str, now: float) -> Sequence[StreamEvent]:
         """Nothing: what comes is read from the socket here, and given to `on_events`."""
@@ -229,9 +219,10 @@ class RtpLeg(MediaStream):
             self._clock.discard(self)
             self._send(self.session.leave(now))
         self.closed_by_us = True
-        for transport in (self._rtp, self._rtcp):
-            if transport is not None:
-                transport.close()
+        for sock in (self._rtp, self._rtcp):
+            if sock is not None:
+                self._clock.sockets.discard(sock)
+                sock.close()
         self._rtp = self._rtcp = None
         self._ports.give_back(self.local.port, now)
 
@@ -239,42 +230,49 @@ class RtpLeg(MediaStream):
         """Every 20 ms, by the clock: send what is owed, hear what is due."""
         session = self.session
         assert session is not None
-        for data, target, is_rtcp in session.tick(now):
-            transport = self._rtcp if is_rtcp else self._rtp
-            if transport is not None:
-                transport.sendto(data, target)
+        self._send(session.tick(now))
         events = session.poll(now)
         if events:
             self.on_events(events, now)
 
     def _send(self, datagrams: Sequence[tuple[bytes, Address, bool]]) -> None:
         for data, target, is_rtcp in datagrams:
-            transport = self._rtcp if is_rtcp else self._rtp
-            if transport is not None:
-                transport.sendto(data, target)
+            sock = self._rtcp if is_rtcp else self._rtp
+            if sock is not None:
+                try:
+                    sock.sendto(data, target)
+                except OSError:
+                    continue  # one datagram that the network refuses; a dead line shows by its silence
 
+    def _rtcp_came(self, data: bytes, source: Any) -> None:
+        self._rtp_came(data, source, True)
 
-class _Datagrams(asyncio.DatagramProtocol):
-    """One of the two sockets."""
-
-    def __init__(self, leg: RtpLeg, is_rtcp: bool) -> None:
-        self._leg, self._is_rtcp = leg, is_rtcp
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        leg = self._leg
-        session = leg.session
-        if session is None:
-            leg.early += 1
-            return
-        if len(addr) > 2:  # IPv6: flow and scope are nobody's address
-            addr = addr[:2]
-        now = leg.time()
-        events = session.receive(data, addr, now, is_rtcp=self._is_rtcp)
+    def _rtp_came(self, data: bytes, source: Any, is_rtcp: bool = False) -> None:
+        session = self.session
+        assert session is not None
+        if len(source) > 2:  # IPv6: flow and scope are nobody's address
+            source = source[:2]
+        now = self.time()
+        events = session.receive(data, source, now, is_rtcp=is_rtcp)
         if events:
-            leg.on_events(events, now)
+            self.on_events(events, now)
 
-    def error_received(self, exc: Exception) -> None:
-        """The network refused one datagram; the next may go through, and a dead line shows by its silence."""
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # a network that knows no classes loses nothing
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _nobody(events: Sequence[StreamEvent], now: float) -> None:

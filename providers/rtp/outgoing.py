@@ -46,6 +46,7 @@ class Outgoing:
     __slots__ = (
         "_audio",
         "_burst",
+        "_byte",
         "_clock",
         "_due",
         "_encoder",
@@ -115,6 +116,7 @@ class Outgoing:
         self._ticks = plan.codec.clock * ms // 1000
         self._need = encoder.own.rate * ms // 1000 * encoder.own.sample_bytes
         self._room = encoder.own.size(MAX_QUEUED)
+        self._byte = encoder.own.duration(1)
         self._silence = encoder.own.hush(ms / 1000)
         # Linear silence is silence in any byte order; G.722 and Opus have to encode theirs.
         self._silent_payload = self._silence if plan.codec.name in ("PCMU", "PCMA", "L16") else None
@@ -161,10 +163,9 @@ class Outgoing:
             else:
                 self._tones.append(tones(KEYS[code], TONE_MS / 1000, own) + own.hush(GAP_MS / 1000))
 
-    @property
-    def queued(self) -> float:
+    def backlog(self) -> float:
         """Seconds of audio that wait."""
-        return self._encoder.own.duration(self._queued)
+        return self._queued * self._byte
 
     @property
     def dropped_seconds(self) -> float:

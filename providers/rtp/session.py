@@ -70,6 +70,7 @@ class RtpSession:
         "_sent_at_report",
         "_signalling",
         "_unprotect",
+        "backlog",
         "format",
         "held",
         "inband_dtmf",
@@ -119,6 +120,8 @@ class RtpSession:
             sequence=secrets.randbits(15) if sequence is None else sequence,
             timestamp=secrets.randbits(32) if timestamp is None else timestamp,
         )
+        self.backlog = self._outgoing.backlog
+        "Seconds of audio that wait to be sent."
         self._incoming = Incoming(plan, self.format, detect_tones=self._by_tone)
         self._reporter = Reporter(ours, cname or secrets.token_hex(12), now, chance or _chance)
         self._sent_at_report = 0
@@ -141,7 +144,7 @@ class RtpSession:
     @property
     def queued(self) -> float:
         """Seconds of audio that wait to be sent."""
-        return self._outgoing.queued
+        return self._outgoing.backlog()
 
     @property
     def _by_tone(self) -> bool:

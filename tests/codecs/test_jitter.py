@@ -413,3 +413,33 @@ def test_any_numbers_are_survived_and_every_packet_accounted_for() -> None:
 def test_settings_that_cannot_work_are_refused(rate: int, first: float, most: float) -> None:
     with pytest.raises(ValueError, match=r"rate|first_delay"):
         JitterBuffer(rate, first_delay=first, max_delay=most)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_packet_that_is_passed_on_leaves_the_buffer_as_push_and_pop_do(seed: int) -> None:
+    rng = random.Random(seed)
+    usual, short = JitterBuffer(8000), JitterBuffer(8000)
+    spikes = 0.0 if seed % 2 else 0.02
+    passed = 0
+    for at, number in line(
+        20, loss=0.01 * (seed % 3), jitter=lambda _: rng.choice((0, 0.001, 0.004, spikes)), seed=seed
+    ):
+        seq, timestamp, payload = (
+            FIRST_SEQ + number & 0xFFFF,
+            FIRST_TIMESTAMP + number * TICKS,
+            number.to_bytes(2, "big"),
+        )
+        timestamp = timestamp + 8000 * (number // 200) & 0xFFFFFFFF  # a second's pause now and then
+        at += number // 200
+        ticks = 0 if number % 50 == 49 else TICKS
+        usual.push(seq, timestamp, payload, ticks, at)
+        expected = usual.pop(at)
+        if short.pass_on(seq, timestamp, ticks, at):
+            passed += 1
+            assert expected == [Played(payload, ticks)]
+        else:
+            short.push(seq, timestamp, payload, ticks, at)
+            assert short.pop(at) == expected
+        assert short.stats == usual.stats
+        assert short.delay == usual.delay
+    assert passed > (40 if spikes else 300)
