@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 MAX_URI = 8192  # as long as the longest header line that is read; RFC 4475's longest is below 1,000
@@ -234,16 +235,13 @@ def _unescape_run(run: re.Match[str]) -> str:
 
 
 def _escape(text: str, unsafe: re.Pattern[str]) -> str:
-    if not unsafe.search(text):
-        return text
-    parts: list[str] = []
-    for index, sign in enumerate(text):
-        if not unsafe.match(sign) or (sign == "%" and _ESCAPE.match(text, index)):
-            parts.append(sign)
-        else:
-            parts.append(_percent(sign))
-    return "".join(parts)
+    def escaped(found: re.Match[str]) -> str:
+        sign = found.group()
+        return sign if sign == "%" and _ESCAPE.match(text, found.start()) else _percent(sign)
+
+    return unsafe.sub(escaped, text)
 
 
+@lru_cache(1000)
 def _percent(sign: str) -> str:
     return "".join(f"%{octet:02X}" for octet in sign.encode("utf-8", "replace"))
