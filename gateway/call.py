@@ -24,7 +24,7 @@ from offhook.gateway.call_state import LIVE, TRANSITIONS, CallState, IllegalStep
 from offhook.gateway.latency import CallerVoice, Turns
 from offhook.gateway.orders import NOT_UP
 from offhook.gateway.playout import Playout
-from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason, end_of_stream
+from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason, end_of_stream, of_parties
 from offhook.gateway.takeover import BUDGET as TAKEOVER_BUDGET
 from offhook.gateway.takeover import Memory, Takeovers
 from offhook.providers.base import (
@@ -65,8 +65,7 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self.state = CallState.RINGING
         self.log = structlog.get_logger("offhook.gateway.call").bind(call_id=id)
-        self.offered_at = self._loop.time()
-        self.answered_at = 0.0
+        self.offered_at, self.answered_at = self._loop.time(), 0.0
         self.last_heard = self._loop.time()
         "When the carrier's socket last said anything."
         self.answer: asyncio.Future[Answer] = self._loop.create_future()
@@ -556,6 +555,7 @@ class Call:
         if self.state is CallState.ENDED:
             return
         was = self.state
+        reason, by = of_parties(reason, by, self.incoming.direction)
         self._step(Step.END)
         for timer in self._timers:
             timer.cancel()
@@ -587,7 +587,7 @@ class Call:
                 "reason": reason,
                 "ended_by": by,
                 "detail": detail,
-                "seconds": round(self._loop.time() - self.answered_at, 3) if self.answered_at else 0.0,
+                "seconds": self.answered_at and round(self._loop.time() - self.answered_at, 3),
                 "faults": self.faults,
                 "dropped_ms": self._playout.dropped_ms if self._playout is not None else 0,
             },

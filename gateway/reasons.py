@@ -27,6 +27,7 @@ class EndReason(StrEnum):
     """Why a call ended. Each belongs to one status, see STATUS_OF."""
 
     CALLER_HANGUP = "caller_hangup"
+    CALLEE_HANGUP = "callee_hangup"
     AGENT_HANGUP = "agent_hangup"
     TRANSFERRED = "transferred"
     MAX_DURATION = "max_duration"
@@ -65,6 +66,7 @@ STATUS_OF: dict[EndReason, CallStatus] = {
     **dict.fromkeys(
         [
             _R.CALLER_HANGUP,
+            _R.CALLEE_HANGUP,
             _R.AGENT_HANGUP,
             _R.TRANSFERRED,
             _R.MAX_DURATION,
@@ -101,10 +103,19 @@ class EndedBy(StrEnum):
     """Who ended the call."""
 
     CALLER = "caller"
+    CALLEE = "callee"
     AGENT = "agent"
     GATEWAY = "gateway"
     CARRIER = "carrier"
     OPERATOR = "operator"
+
+
+def of_parties(reason: EndReason, by: EndedBy, direction: str) -> tuple[EndReason, EndedBy]:
+    """The person at the other end is the caller of a call that came, and the callee of one that we placed."""
+    if direction != "outbound":
+        return reason, by
+    person = EndedBy.CALLEE if by is EndedBy.CALLER else by
+    return (EndReason.CALLEE_HANGUP if reason is EndReason.CALLER_HANGUP else reason), person
 
 
 def end_of_stream(said: str, close_code: int, silent: float) -> tuple[EndReason, EndedBy, str]:

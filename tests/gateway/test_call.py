@@ -22,7 +22,7 @@ from offhook.gateway.call_state import TRANSITIONS, CallState, IllegalStepError,
 from offhook.gateway.config import Config
 from offhook.gateway.hosts import AgentLeg, AgentListener
 from offhook.gateway.metrics import Metrics
-from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason
+from offhook.gateway.reasons import STATUS_OF, EndedBy, EndReason, of_parties
 from offhook.gateway.recording import Recorder
 from offhook.gateway.switchboard import DEFAULT_APOLOGY, DrainingError, ReplayedWebhookError, Switchboard
 from offhook.providers.base import (
@@ -517,6 +517,13 @@ async def test_the_agent_hangs_up_after_the_last_word(desk: Desk) -> None:
     assert desk.control.orders == [("hang_up", "CA" + "1" * 32)]
     assert line.socket.closed_with == 1000
     assert desk.board.after(desk.provider, "CA" + "1" * 32) == HangUpAnswer()
+
+
+def test_the_person_at_the_other_end_is_a_callee_when_we_call() -> None:
+    hung_up = (EndReason.CALLER_HANGUP, EndedBy.CALLER)
+    assert of_parties(*hung_up, "inbound") == hung_up
+    assert of_parties(*hung_up, "outbound") == (EndReason.CALLEE_HANGUP, EndedBy.CALLEE)
+    assert of_parties(EndReason.AGENT_HANGUP, EndedBy.AGENT, "outbound") == (EndReason.AGENT_HANGUP, EndedBy.AGENT)
 
 
 async def test_an_agent_that_only_streams_can_hang_up(desk: Desk) -> None:
