@@ -363,7 +363,7 @@ class SipLeg:
         """Start the audio once; False when this machine cannot, and the call was ended."""
         if self._started:
             return True
-        inband = self.trunk.dtmf == "inband" or (self.trunk.dtmf == "auto" and not plan.dtmf_receive_types)
+        inband = self.trunk.dtmf in ("auto", "inband")  # while no telephone-event is agreed on, which may change
         host = self.service.host_of(session)
         # Programs of this machine send from whichever of its loopback addresses they like.
         local = ip_address(host).is_loopback

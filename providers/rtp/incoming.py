@@ -9,7 +9,8 @@ ones is decoded by its own decoder, after what is left of the former has been pl
 
 A peer that sends nothing while nobody speaks would leave the call without any time going by, and its turn-taking
 waiting for a silence that it never hears. So the gap is filled, at once with comfort noise where the peer has asked
-for it, else after `GAP` with silence, and for so long only that a dead line still shows.
+for it, else after `GAP` with silence, and for so long only that a dead line still shows. A peer whose reports go on
+arriving is alive, however long it says nothing, and were it from the very beginning.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ MAX_COMFORT: Final = 60.0
 MAX_LOST: Final = 1.0
 """Seconds of loss that are concealed in one piece; a longer hole is not worth its length in silence."""
 
+MAX_REPORTED: Final = 16.0
+"""The same after RTCP: two reports, which come every 5 s or 7.5 at most, may be lost."""
+
+ECHO: Final = 0.5
+"""Seconds for which tones of ours may come back from the far end, and are no keys of the peer's."""
+
 FRAME: Final = 0.020
 
 _NONE: Final[list[StreamEvent]] = []
@@ -56,6 +63,8 @@ class Incoming:
     """
 
     __slots__ = (
+        "_agreed",
+        "_alive_until",
         "_buffer",
         "_comfort",
         "_concealer",
@@ -75,6 +84,7 @@ class Incoming:
         "_stranger",
         "_types",
         "concealed",
+        "deaf_until",
         "faults",
         "listening",
         "octets",
@@ -97,9 +107,12 @@ class Incoming:
         self._keys = KeyReceiver()
         self._comfort: float | None = None
         self._last_audio: float | None = None
-        self._heard = 0.0
+        self._heard = self._alive_until = 0.0
+        self.deaf_until = 0.0
+        "Until when tones in the audio may be our own."
         self._stranger = (-1, 0)
         self._received = self._expected = 0  # in receptions that are over
+        self._agreed: Mapping[int, Codec] = {}
         self._types: Mapping[int, Codec] = {}
         self._renew(plan.codec.clock)
         self._set(plan)
@@ -113,13 +126,15 @@ class Incoming:
         self._set(plan)
 
     def _set(self, plan: MediaPlan) -> None:
-        if dict(plan.receive_types) != self._types:
-            self._types = dict(plan.receive_types)
+        if plan.receive_types != self._agreed:
+            # What is on its way, the peer has sent by the agreement before.
+            self._types = {**self._agreed, **plan.receive_types}
+            self._agreed = dict(plan.receive_types)
             self._decoders: dict[int, Decoder] = {}
             self._decoder: Decoder | None = None
             self.payload_type = -1
             self._renew(plan.codec.clock, self._buffer)
-            for number, codec in self._types.items():
+            for number, codec in self._agreed.items():
                 if codec == plan.codec:
                     self._decoders[number] = Decoder(codec, self._format)
                     self._use(number)
@@ -258,6 +273,12 @@ class Incoming:
             reception.count(sequence)
             self._buffer.push(sequence, timestamp, b"", 0, now)
 
+    def alive(self, now: float) -> None:
+        """The peer has said by RTCP that it is there."""
+        self._alive_until = now + MAX_REPORTED
+        if self._last_audio is None:
+            self._last_audio = now
+
     @property
     def buffer(self) -> JitterBuffer:
         """Where packets wait; for its figures."""
@@ -286,14 +307,14 @@ class Incoming:
         comfort = self._comfort
         if now - last < (1.5 * FRAME if comfort is not None else GAP):
             return _NONE
-        if now - self._heard > (MAX_FILL if comfort is None else MAX_COMFORT):
+        if now - self._heard > (MAX_FILL if comfort is None else MAX_COMFORT) and now > self._alive_until:
             return _NONE
         self._last_audio = now - (FRAME if comfort is not None else GAP)
         if comfort is None:
             audio = self._format.silence
         else:
             audio = self._noise.frame(comfort, self._format.frame_bytes)
-        return self._hear(self._concealer.good(audio), [])
+        return self._hear(self._concealer.good(audio), [], now)
 
     def _play(self, played: list[Played], now: float) -> list[StreamEvent]:
         decoder = self._decoder
@@ -314,13 +335,15 @@ class Incoming:
                     self.faults.append(("bad-payload", str(error)))
                     audio = self._concealed(decoder, ticks, [])
             if self.listening and audio:
-                self._hear(audio, events)
+                self._hear(audio, events, now)
         return events
 
-    def _hear(self, audio: bytes, events: list[StreamEvent]) -> list[StreamEvent]:
+    def _hear(self, audio: bytes, events: list[StreamEvent], now: float) -> list[StreamEvent]:
         events.append(MediaReceived(audio))
         if self._detector is not None:
-            events.extend(DtmfReceived(digit=digit) for digit in self._detector.feed(audio))
+            digits = self._detector.feed(audio)
+            if now >= self.deaf_until:
+                events.extend(DtmfReceived(digit=digit) for digit in digits)
         return events
 
     def _concealed(self, decoder: Decoder, ticks: int, after: list[Played]) -> bytes:

@@ -174,6 +174,11 @@ class Outgoing:
 
     # --- sending
 
+    @property
+    def toning(self) -> bool:
+        """True while keys go out as tones."""
+        return bool(self._tones)
+
     def due(self, now: float) -> list[bytes]:
         """The packets that are owed by now, as a rule one."""
         if not self.packets:

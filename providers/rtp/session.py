@@ -16,7 +16,7 @@ from offhook.providers.base import HoldChanged, ProtocolFault, StreamEvent
 from offhook.providers.rtp import rtcp
 from offhook.providers.rtp.coding import Decoder, Encoder, format_of, packet_ms
 from offhook.providers.rtp.dtmf import codes
-from offhook.providers.rtp.incoming import Incoming
+from offhook.providers.rtp.incoming import ECHO, Incoming
 from offhook.providers.rtp.latch import Latch, ip
 from offhook.providers.rtp.media import Address, MediaPlan, SrtpKey
 from offhook.providers.rtp.outgoing import Outgoing
@@ -60,6 +60,7 @@ class RtpSession:
     __slots__ = (
         "_budget",
         "_counts",
+        "_former_unprotect",
         "_incoming",
         "_latch",
         "_outgoing",
@@ -103,6 +104,7 @@ class RtpSession:
         self._counts: dict[str, int] = {}
         self._budget = BURST
         self._unprotect = SrtpContext(plan.srtp_receive, sending=False) if plan.srtp_receive else None
+        self._former_unprotect: SrtpContext | None = None
         self._protect = SrtpContext(plan.srtp_send, sending=True) if plan.srtp_send else None
         self._latch = Latch(
             plan.remote, signalling, authenticated=plan.srtp_receive is not None, loopback=loopback_latch
@@ -170,7 +172,12 @@ class RtpSession:
             try:
                 data = self._unprotect.unprotect(data)
             except SrtpError as error:
-                return self._fault("srtp", str(error))
+                former = self._by_former_key(data)
+                if former is None:
+                    return self._fault("srtp", str(error))
+                data = former
+            else:
+                self._former_unprotect = None
             if len(data) < HEADER_BYTES:
                 return self._fault("bad-packet", "an SRTP packet without a header")
         first, second, sequence, timestamp, ssrc = _unpack(data)
@@ -216,9 +223,19 @@ class RtpSession:
         except rtcp.BadRtcp as error:
             return self._fault("bad-rtcp", str(error))
         self.last_heard = now
+        self._incoming.alive(now)
         self._rtcp_peer = source
         self._reporter.receive(reports, now)
         return _NOTHING
+
+    def _by_former_key(self, data: bytes) -> bytes | None:
+        """What the peer sent before it heard of the new agreement; None: it is not that either."""
+        if self._former_unprotect is not None:
+            try:
+                return self._former_unprotect.unprotect(data)
+            except SrtpError:
+                return None
+        return None
 
     def poll(self, now: float) -> Sequence[StreamEvent]:
         """What time has made due: audio that waited in the jitter buffer, silence for a peer that pauses."""
@@ -256,6 +273,8 @@ class RtpSession:
         self._budget = budget if budget < BURST else BURST
         peer = self._latch.peer
         sent: list[tuple[bytes, Address, bool]] = []
+        if self._outgoing.toning:
+            self._incoming.deaf_until = now + ECHO
         packets = self._outgoing.due(now)
         if peer is not None:
             if self._protect is not None:
@@ -318,6 +337,8 @@ class RtpSession:
         if plan.remote_rtcp is not None:
             ip(plan.remote_rtcp.host, "plan.remote_rtcp.host")
         self._latch.update(plan.remote, self._signalling, authenticated=plan.srtp_receive is not None)
+        if unprotect is not self._unprotect:
+            self._former_unprotect = self._unprotect
         self._unprotect, self._protect = unprotect, protect
         self._plan = plan
         if plan.remote != old.remote or plan.remote_rtcp != old.remote_rtcp:
