@@ -89,20 +89,13 @@ class Linphone:
 
 
 @asynccontextmanager
-async def linphone(
-    folder: Path, namespace: str, host: str, *, codecs: tuple[str, ...] = ("PCMU",), more: str = ""
-) -> AsyncIterator[Linphone]:
+async def linphone(folder: Path, namespace: str, host: str, *, more: str = "") -> AsyncIterator[Linphone]:
     """Run it: it plays a tone and records what it hears."""
     folder.mkdir()
     (folder / ".local" / "share" / "linphone").mkdir(parents=True)
     write_wav(folder / "tone.wav", sine(CALLER, SECONDS, 8000), 8000)
-    names = ("PCMU", "PCMA", "G722", "opus", "speex", "GSM", "L16", "iLBC", "G729")
-    rates = {"opus": (48000,), "speex": (8000, 16000, 32000), "L16": (44100,)}
-    entries = [(name, rate) for name in names for rate in rates.get(name, (8000,))]
     text = f"[sip]\nsip_port=5060\nsip_tcp_port=5060\nsip_tls_port=0\ncontact=sip:alice@{host}\nguess_hostname=0\n"
     text += f"{more}[rtp]\naudio_rtp_port=7078\n[net]\nstun_server=\n[sound]\nec_enabled=0\n"
-    for index, (name, rate) in enumerate(entries):
-        text += f"[audio_codec_{index}]\nmime={name}\nrate={rate}\nchannels=1\nenabled={int(name in codecs)}\n"
     (folder / "linphonerc").write_text(text)
     with (folder / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
@@ -148,11 +141,13 @@ async def both(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[SipGateway
 
 
 def talked(gateway: SipGateway, phone: Linphone) -> None:
-    """Each heard exactly the other."""
-    found, level, purity = steady(Sound.read(phone.folder / "heard.wav")).tone()
+    """Each heard the other, and the telephone not itself. It bends time to keep its delay, so its tone is not pure."""
+    sound = steady(Sound.read(phone.folder / "heard.wav"))
+    found, level, purity = sound.tone()
     assert abs(found - AGENT) < 4, phone.log[-3000:]
     assert abs(level - LEVEL) < 2
-    assert purity > 20
+    assert purity > 8
+    assert sound.has(CALLER) < -35
     [heard] = gateway.notes("heard")
     assert abs(heard["hertz"] - CALLER) < 4
     assert abs(heard["level"] - LEVEL) < 2
@@ -168,8 +163,8 @@ def talked(gateway: SipGateway, phone: Linphone) -> None:
     ],
 )
 async def test_it_calls(tmp_path: Path, codec: str, uri: str, more: str) -> None:
-    trunk = {"codecs": ["pcmu", "pcma", "opus"], "srtp": "allowed"}
-    async with both(tmp_path, trunk=trunk, codecs=(codec,), more=more) as (gateway, phone, host):
+    trunk = {"codecs": [codec.lower()], "srtp": "allowed"}
+    async with both(tmp_path, trunk=trunk, more=more) as (gateway, phone, host):
         await phone.order(f"call sip:{NUMBER}@{host}{uri}")
         await phone.until("connected.")
         await asyncio.sleep(2.5)
@@ -193,7 +188,6 @@ async def test_it_holds_a_call_and_takes_it_back(tmp_path: Path) -> None:
         await phone.order("terminate")
         [record] = await gateway.over()
         assert (record["status"], record["reason"]) == ("completed", "caller_hangup"), gateway.story()
-        assert len(gateway.named("hold")) + len(gateway.named("call.hold")) >= 0
     found, _, _ = Sound.read(phone.folder / "heard.wav").part(-0.9, -0.3).tone()
     assert abs(found - AGENT) < 4
 
