@@ -164,6 +164,10 @@ class RtpSession:
             return self._fault("flood", f"more than {REFILL} datagrams in 20 ms")
         self._budget = budget - 1
         size = len(data)
+        if not size or data[0] < PLAIN:
+            # Another version than RTP's and RTCP's: what keeps a NAT open (RFC 6263 section 4), STUN, ZRTP, DTLS (RFC
+            # 7983). Many phones begin with it; it is no fault, and says nothing about where audio comes from.
+            return _NOTHING
         if is_rtcp or (size > 1 and 192 <= data[1] <= 223):
             return self._receive_rtcp(data, source, now)
         if not HEADER_BYTES <= size <= MAX_DATAGRAM:

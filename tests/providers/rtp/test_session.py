@@ -395,6 +395,20 @@ def test_a_peer_behind_nat_is_heard_and_answered_where_it_is() -> None:
     assert line.sent[-1][1] == nat
 
 
+@pytest.mark.parametrize("is_rtcp", [False, True])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0\0", bytes(20), b"\0\1\0\0\x21\x12\xa4\x42" + bytes(12), b"\x16\xfe\xfd" + bytes(40)]
+)
+def test_what_keeps_a_nat_open_is_no_fault_and_latches_nothing(data: bytes, is_rtcp: bool) -> None:
+    line = Line()
+    for _ in range(5):
+        line.hear(data, Address(PEER.host, 9999), is_rtcp=is_rtcp)
+    assert line.events == []
+    line.speak(5)
+    line.step(0.04)
+    assert frames(line) == [1, 2, 3, 4, 5]
+
+
 def test_a_flood_is_cut_off_and_the_call_goes_on() -> None:
     line = Line()
     for i in range(5000):
