@@ -84,6 +84,8 @@ class SipService:
         "By the id of the session."
         self._slots: dict[SipLeg, Slot] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+        "When it rings. Not asked of the handle: uvloop gives a plain one where the time has come already."
         self._flushing = False
 
     # --- life
@@ -161,11 +163,11 @@ class SipService:
         finally:
             self._flushing = False
         due = self._ua.next_timer()
-        if self._timer is not None and self._timer.when() != due:
+        if self._timer is not None and self._due != due:
             self._timer.cancel()
             self._timer = None
         if self._timer is None and due is not None:
-            self._timer = self._loop.call_at(due, self._tick)
+            self._timer, self._due = self._loop.call_at(due, self._tick), due
 
     def _act(self, events: Sequence[UaEvent]) -> None:
         for event in events:
