@@ -40,6 +40,9 @@ RTP_PORT: Final = 6000
 PATIENCE: Final = 25
 """Seconds after which SIPp gives up, and fails."""
 
+LOG_TAIL: Final = 6000
+"""Characters of the gateway's log that a failure shows."""
+
 CALLER: Final = "+15550199"
 
 SDP_TYPE: Final = "application/sdp"
@@ -443,6 +446,10 @@ async def sipp(
     running = Sipp(folder, host, port, transport, process)
     try:
         yield running
+    except AssertionError as error:
+        if isinstance(gateway, SipGateway):
+            error.add_note(f"the gateway's log ends with\n{gateway.log[-LOG_TAIL:]}")
+        raise
     finally:
         if process.poll() is None:
             process.kill()
