@@ -105,6 +105,7 @@ class Utterance:
         "confirmed",
         "id",
         "marked",
+        "over_at",
         "received",
         "sent",
         "spans",
@@ -122,6 +123,8 @@ class Utterance:
         "Sent since the last mark."
         self.marked = False
         "The final mark was sent."
+        self.over_at = 0.0
+        "When it counts as heard though no mark says so; known once it is marked."
         self.confirmed = 0
         "Played, as a mark has said."
         self.closed = False
@@ -234,7 +237,7 @@ class Playout:
     @property
     def held(self) -> bool:
         """True while the caller has us on hold: nothing would be heard before he is back."""
-        return self._stream.silent
+        return self._stream.on_hold
 
     def tell_when_idle(self) -> None:
         """Have `playout_idle` called, even where nothing but live audio is on its way."""
@@ -323,8 +326,9 @@ class Playout:
     def clear(self) -> list[UtteranceEnded]:
         """Take back everything that was not heard; gives how each utterance ended, the interrupted one first."""
         now = self._loop.time()
-        sounding = self.play_end + self._lag > now
-        heard_until = now - self._lag
+        left = self._left(now)
+        sounding = self.play_end + self._lag > now or left < now
+        heard_until = left - self._lag
         self._queue.clear()
         self._queued = self._queued_live = 0
         self._open = None
@@ -335,7 +339,7 @@ class Playout:
             if self._bed is not None:
                 self._bed.back(self._format.size(max(0.0, self.sent_end - now)))
             self.sent_end = now
-            self._listener.audio_cut(now)
+            self._listener.audio_cut(left)
         if sounding:
             self.play_end = now
         utterances = list(self._utterances.values())
@@ -512,12 +516,15 @@ class Playout:
             self._finish(utterance, False, self._loop.time())
             self._settle()
             return
-        if self._mark(utterance):
-            self._watch(self.sent_end + MARK_GRACE)
-        else:
-            self._watch(self.play_end)
+        utterance.over_at = self.sent_end + MARK_GRACE if self._mark(utterance) else self.sent_end
+        self._watch(min(other.over_at for other in self._utterances.values() if other.marked))
 
     # --- ends that no mark tells
+
+    def _left(self, now: float) -> float:
+        """The model time up to which audio has left our own side: now, unless the line holds back what it was given."""
+        backlog = self._stream.backlog()
+        return min(now, self.sent_end - backlog) if backlog else now
 
     def _watch(self, at: float) -> None:
         if self._timer is not None:
@@ -527,19 +534,21 @@ class Playout:
     def _overdue(self) -> None:
         self._timer = None
         now = self._loop.time()
+        left = self._left(now)
         for utterance in list(self._utterances.values()):
-            if utterance.marked and self.play_end <= now:
+            if utterance.marked and utterance.over_at <= left:
                 self._marks = deque(mark for mark in self._marks if mark[1] is not utterance)
                 self._finish(utterance, False, now)
-        if any(utterance.marked for utterance in self._utterances.values()):
-            # there is more to play by now, or the timer was early: uvloop's clock knows only whole milliseconds
-            self._watch(max(self.play_end, now + EARLY))
+        due = [utterance.over_at for utterance in self._utterances.values() if utterance.marked]
+        if due:
+            # The timer was early, for uvloop's clock knows only whole milliseconds; or the line holds audio back.
+            self._watch(max(min(due), now + max(EARLY, self._stream.backlog())))
         self._settle()
 
     def _settle(self) -> None:
         if self.closed or self._queue or self._utterances:
             return
-        left = self.play_end + self._lag - self._loop.time()
+        left = max(self.play_end + self._lag - self._loop.time(), self._stream.backlog())
         if left > 0:
             self._watch(self._loop.time() + left)
         else:

@@ -304,6 +304,9 @@ class MediaStream(ABC):
     silent: bool = False
     "True while no audio of the caller is expected, as on hold; the line then is not taken for dead."
 
+    on_hold: bool = False
+    "True while the caller has us on hold: nothing of ours is heard."
+
     writable: bool = True
     "False while the peer has asked for no more audio; `media` then holds back what it is given and gives b''."
 

@@ -129,6 +129,11 @@ class RtpLeg(MediaStream):
         """True while no audio of the peer is to be expected, as on hold."""
         return self.session is not None and self.session.silent
 
+    @property
+    def on_hold(self) -> bool:  # type: ignore[override]  # follows the plan
+        """True while the peer has us on hold, which one that only listens has not."""
+        return self.session is not None and self.session.held
+
     def backlog(self) -> float:
         """Seconds of audio that are queued, to leave at the pace of speech."""
         return 0.0  # start() puts the session's own here
