@@ -66,9 +66,10 @@ class FrameClock:
 
     def _tick(self) -> None:
         loop, phases = self._loop, self._phases
-        if self.sockets:
-            self.sockets.read()
         now = loop.time()
+        if self.sockets:
+            self.sockets.read(now)
+            now = loop.time()
         # Every phase that is due, each once, whatever was missed.
         for _ in range(PHASES):
             number = self._next

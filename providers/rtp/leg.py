@@ -49,7 +49,6 @@ class RtpLeg(MediaStream):
         self._loop = asyncio.get_running_loop()
         self.session: RtpSession | None = None
         "None before `start`."
-        self.time = self._loop.time
         self._rtp: socket.socket | None = None
         self._rtcp: socket.socket | None = None
         self._ended = False
@@ -249,15 +248,14 @@ class RtpLeg(MediaStream):
                 except OSError:
                     continue  # one datagram that the network refuses; a dead line shows by its silence
 
-    def _rtcp_came(self, data: bytes, source: Any) -> None:
-        self._rtp_came(data, source, True)
+    def _rtcp_came(self, data: bytes, source: Any, now: float) -> None:
+        self._rtp_came(data, source, now, True)
 
-    def _rtp_came(self, data: bytes, source: Any, is_rtcp: bool = False) -> None:
+    def _rtp_came(self, data: bytes, source: Any, now: float, is_rtcp: bool = False) -> None:
         session = self.session
         assert session is not None
         if len(source) > 2:  # IPv6: flow and scope are nobody's address
             source = source[:2]
-        now = self.time()
         events = session.receive(data, source, now, is_rtcp=is_rtcp)
         if events:
             self.on_events(events, now)

@@ -3,12 +3,18 @@
 An event loop that wakes up for every packet spends more on waking than on the packet. The clock, which wakes up every
 5 ms anyhow, reads what has come by then, a datagram of each socket a round. Half of what a packet costs is saved so;
 a packet waits 2.5 ms on average for it.
+
+When the process was held up, what has come meanwhile would look as if it came all at once, and the jitter buffers would
+make every call wait for the next time. So the kernel is asked then when each datagram came.
 """
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
+import struct
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,25 +32,37 @@ _READ: Final = 1
 
 _nothing: Final[tuple[None, None]] = (None, None)
 
-OnDatagram = Callable[[bytes, Any], None]
+LATE: Final = 0.010
+"""Seconds between two looks from which the kernel is asked for times; a call costs twice as much then."""
+
+STAMPED: Final = 35
+"""SO_TIMESTAMPNS of Linux, which `socket` has no name for; other systems refuse it, and do without."""
+
+_timespec: Final = struct.Struct("@ll")
+
+OnDatagram = Callable[[bytes, Any, float], None]
 
 
 class Sockets:
     """Non-blocking UDP sockets, and who takes what comes to them. Holds nothing while there are none."""
 
     def __init__(self) -> None:
-        self._takers: dict[int, tuple[Callable[[int], tuple[bytes, Any]], OnDatagram]] = {}
+        self._takers: dict[int, tuple[socket.socket, OnDatagram]] = {}
+        self._looked = 0.0
         self._poll: Any = None
 
     def __len__(self) -> int:
         return len(self._takers)
 
     def add(self, sock: socket.socket, on_datagram: OnDatagram) -> None:
-        """Give `on_datagram` the payload and the address of what comes from now on."""
+        """Give `on_datagram` the payload, the address and the time of what comes from now on."""
+        if hasattr(select, "epoll"):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, STAMPED, 1)
         if self._poll is None:
             self._poll = select.epoll() if hasattr(select, "epoll") else select.poll()
         self._poll.register(sock.fileno(), _READ)
-        self._takers[sock.fileno()] = sock.recvfrom, on_datagram
+        self._takers[sock.fileno()] = sock, on_datagram
 
     def discard(self, sock: socket.socket) -> None:
         """Read it no more; to be called before it is closed."""
@@ -53,9 +71,12 @@ class Sockets:
             if not self._takers:
                 self._poll = None
 
-    def read(self) -> None:
-        """Take what has come."""
+    def read(self, now: float) -> None:
+        """Take what has come by `now`, monotonic seconds."""
         takers = self._takers
+        late = now - self._looked > LATE
+        wall = time.time()
+        self._looked = at = now
         for _ in range(ROUNDS):
             poll = self._poll  # gone with the last call, which may end in here
             if poll is None:
@@ -64,14 +85,27 @@ class Sockets:
             if not ready:
                 return
             for number, _ in ready:
-                receive, take = takers.get(number, _nothing)
-                if receive is None or take is None:
+                sock, take = takers.get(number, _nothing)
+                if sock is None or take is None:
                     continue  # what another one's datagram led to has closed it
                 try:
-                    data, source = receive(MAX_DATAGRAM)
+                    if late:
+                        data, control, _, source = sock.recvmsg(MAX_DATAGRAM, 64)
+                        at = now - max(0.0, wall - _stamp(control, wall))
+                    else:
+                        data, source = sock.recvfrom(MAX_DATAGRAM)
                 except OSError:
                     continue  # the network refused something that we sent
-                take(data, source)
+                take(data, source, at)
+
+
+def _stamp(control: list[tuple[int, int, bytes]], unknown: float) -> float:
+    """When a datagram came, by the wall clock."""
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == STAMPED and len(data) == _timespec.size:
+            seconds, nanoseconds = _timespec.unpack(data)
+            return float(seconds + nanoseconds * 1e-9)
+    return unknown
 
 
 def drain(sock: socket.socket) -> int:
