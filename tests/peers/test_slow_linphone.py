@@ -172,7 +172,7 @@ async def test_it_calls(tmp_path: Path, codec: str, uri: str, more: str) -> None
         [record] = await gateway.over()
         assert (record["status"], record["reason"]) == ("completed", "caller_hangup"), gateway.story()
         [media] = gateway.named("sip.media")
-        assert (media["codec"], media["srtp"]) == (codec, bool(more))
+        assert (media["codec"], media["srtp"], record["faults"]) == (codec, bool(more), 0), gateway.named("fault")
     talked(gateway, phone)
 
 
