@@ -31,7 +31,8 @@ DEAD_AFTER: Final = 10.0
 """Seconds that what we sent may stay unacknowledged: the peer is gone. We send all the time."""
 
 MAX_OWED: Final = 0.2
-"""Seconds of frames sent at once after the loop was held up; what is older is skipped."""
+"""Seconds of audio made up for after the loop was held up, one frame more a tick, for Asterisk passes on at once what
+it gets; what is older is skipped, and silence always is."""
 
 UNSENT_LIMIT: Final = 16 * 1024
 """Bytes that may wait for a peer that does not read: frames beyond are dropped, for they would only come late."""
@@ -174,7 +175,9 @@ class AudioSocketConnection(asyncio.Protocol):
             return
         if now - self._due > MAX_OWED:
             self._due = now
-        while self._due <= now + PERIOD / 2:
+        for _ in range(2):
+            if self._due > now + PERIOD / 2:
+                return
             self._due += PERIOD
             frame = stream.next_frame()
             if stream.leaving:
@@ -182,6 +185,9 @@ class AudioSocketConnection(asyncio.Protocol):
                 return
             if frame and self.writable_now:
                 self._transport.write(frame)
+            if not stream.backlog():
+                self._due = max(self._due, now)
+                return
 
     # --- the call's side
 

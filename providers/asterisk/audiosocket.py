@@ -258,6 +258,7 @@ class AudioSocketStream(DirectStream):
         self._frame = rate * FRAME_MS // 1000 * 2
         self._header = HEADER.pack(KIND_OF_RATE[rate], self._frame)
         self._silence = self._header + bytes(self._frame)
+        self._seconds_a_byte = 1 / (2 * rate)
         self._max_queued = int(MAX_QUEUED * rate) * 2
 
     def _flood(self, now: float, events: list[StreamEvent]) -> None:
@@ -291,6 +292,10 @@ class AudioSocketStream(DirectStream):
         if self._state == "open":
             room = self._max_queued - len(self._queue)
             self._queue += self._convert_out(audio)[: max(0, room)]
+
+    def backlog(self) -> float:
+        """Seconds of audio that wait for their turn."""
+        return len(self._queue) * self._seconds_a_byte
 
     def next_frame(self) -> bytes:
         """What is to be sent now, once every 20 ms: 20 ms of audio in one message; empty when nothing may be."""

@@ -194,16 +194,26 @@ async def test_a_held_up_loop_is_made_up_for() -> None:
     async with served() as here:
         channel = await here.call()
         await channel.heard(2)
-        connection = here.lines[0].socket
+        line = here.lines[0]
+        await line.started.wait()
         loop = asyncio.get_running_loop()
-        sent = len(channel.frames)
-        connection.tick(loop.time() + 0.1)
-        await asyncio.sleep(0.01)
-        assert 4 <= len(channel.frames) - sent <= 6
-        sent = len(channel.frames)
-        connection.tick(loop.time() + 60.0)
-        await asyncio.sleep(0.01)
-        assert len(channel.frames) - sent <= 1
+        here.clock.discard(line.socket)
+
+        async def sent_at(now: float) -> int:
+            before = len(channel.frames)
+            line.socket.tick(now)
+            await asyncio.sleep(0.01)
+            return len(channel.frames) - before
+
+        now = loop.time() + 1.0
+        await sent_at(now)
+        assert [await sent_at(now + 0.1), await sent_at(now + 0.12)] == [1, 1], "silence makes nothing up"
+        line.socket.send_message(line.stream.media(b"\7\0" * 160 * 10))
+        assert line.stream.backlog() == pytest.approx(0.2)
+        later = [await sent_at(now + 0.22 + 0.02 * i) for i in range(8)]
+        assert later == [2, 2, 2, 2, 2, 1, 1, 1]
+        assert await sent_at(now + 60.0) == 1
+        assert line.stream.backlog() == 0.0
 
 
 async def test_hanging_up_and_giving_back() -> None:
