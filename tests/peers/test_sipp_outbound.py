@@ -62,7 +62,7 @@ async def test_a_call_that_is_answered(shared: SipGateway, transport: str) -> No
     assert f"sip:+155501{index:02}@" in (invite.header("From") or "")
     assert invite.header("X-Campaign") == "spring"
     assert len(answering.received("ACK")) == 1
-    assert (row["status"], row["reason"], row["ended_by"]) == ("completed", "caller_hangup", "caller")
+    assert (row["status"], row["reason"], row["ended_by"]) == ("completed", "callee_hangup", "callee")
     assert row["from_number"] == f"+155501{index:02}"
 
 
@@ -128,7 +128,7 @@ async def test_the_next_proxy_when_the_first_takes_no_calls(shared: SipGateway) 
         await refusing.succeeded()
         await taking.succeeded()
     (row,) = await records(shared, number)
-    assert row["reason"] == "caller_hangup"
+    assert row["reason"] == "callee_hangup"
     ids = {it.header("Call-ID") for phone in (refusing, taking) for it in phone.received("INVITE")}
     assert len(ids) == 2, "each attempt is a call of its own"
 
@@ -142,7 +142,7 @@ async def test_early_media(shared: SipGateway) -> None:
         _, row = await called(shared, 5, "+15554007", scenario)
         hertz, _, _ = phone.sound(20).tone()
         assert abs(hertz - 600) < 2
-    assert row["reason"] == "caller_hangup"
+    assert row["reason"] == "callee_hangup"
     assert row["ring_seconds"] >= 0.6
     assert journal(shared, row, "sip.progress")[-1]["status"] == 183
 
@@ -153,7 +153,7 @@ async def test_ringing_that_we_acknowledge(shared: SipGateway) -> None:
     phone, row = await called(shared, 6, "+15554008", scenario)
     (invite,), (prack,) = phone.received("INVITE"), phone.received("PRACK")
     assert prack.header("RAck") == f"7001 {(invite.header('CSeq') or '').split()[0]} INVITE"
-    assert row["reason"] == "caller_hangup"
+    assert row["reason"] == "callee_hangup"
 
 
 async def test_an_answer_that_came_with_the_ringing(shared: SipGateway) -> None:
@@ -166,7 +166,7 @@ async def test_an_answer_that_came_with_the_ringing(shared: SipGateway) -> None:
         _, row = await called(shared, 9, "+15554010", scenario)
         hertz, _, _ = phone.sound(20).tone()
         assert abs(hertz - 600) < 2
-    assert row["reason"] == "caller_hangup"
+    assert row["reason"] == "callee_hangup"
 
 
 async def test_an_answer_without_a_codec_of_ours(shared: SipGateway) -> None:
@@ -232,7 +232,7 @@ async def test_a_proxy_that_asks_for_our_password(shared: SipGateway, status: in
     assert response_of(again.header(give) or "", "INVITE", "s3cret") == "offhook"
     assert [number(it) for it in (first, again)] == [number(first), number(first) + 1]
     assert first.header("Call-ID") == again.header("Call-ID")
-    assert row["reason"] == "caller_hangup"
+    assert row["reason"] == "callee_hangup"
 
 
 async def test_a_password_that_is_wrong(shared: SipGateway) -> None:
