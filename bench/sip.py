@@ -47,6 +47,12 @@ STOCK: Final = (
 """The gateway on Python's own event loop."""
 
 
+def pinned(args: argparse.Namespace, which: int) -> list[str]:
+    """Put before a command, binds it to its core."""
+    first = ["chrt", "-r", "1"] if args.first else []
+    return [*first, "taskset", "-c", args.cores[which]]
+
+
 class Gateway:
     """A gateway process on core 0, for as long as the `with` block lasts."""
 
@@ -69,7 +75,7 @@ class Gateway:
         }
         (folder / "config.json").write_text(json.dumps(config))
         start = ["-c", STOCK] if args.loop == "asyncio" else ["-m", "offhook.gateway"]
-        self._command = ["taskset", "-c", args.cores[0], sys.executable, *start, "serve", "--config"]
+        self._command = [*pinned(args, 0), sys.executable, *start, "serve", "--config"]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -110,9 +116,9 @@ class Gateway:
 
 
 @contextmanager
-def floor(kind: str, calls: int, core: str) -> Iterator[tuple[int, list[int]]]:
+def floor(kind: str, args: argparse.Namespace) -> Iterator[tuple[int, list[int]]]:
     """A bare echo on core 0: its process and ports."""
-    command = ["taskset", "-c", core, sys.executable, str(BENCH / "sip_floor.py"), str(calls), kind]
+    command = [*pinned(args, 0), sys.executable, str(BENCH / "sip_floor.py"), str(args.calls), kind]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -124,7 +130,7 @@ def floor(kind: str, calls: int, core: str) -> Iterator[tuple[int, list[int]]]:
 def load(args: argparse.Namespace, mode: str, pid: int, *, script: str = "sip_load.py", **job: Any) -> dict[str, Any]:
     """Run the generator on core 1; gives its report."""
     job = {"mode": mode, "host": HOST, "port": SIP_PORT, "own": OWN, "pids": [pid], **job}
-    command = ["taskset", "-c", args.cores[1], sys.executable, str(BENCH / script), json.dumps(job)]
+    command = [*pinned(args, 1), sys.executable, str(BENCH / script), json.dumps(job)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     report: dict[str, Any] = json.loads(done.stdout)
     if args.verbose:
@@ -173,7 +179,7 @@ def steady(args: argparse.Namespace) -> None:
     for turn in range(args.rounds):
         suffix = f" ({turn + 1})" if args.rounds > 1 else ""
         for kind in args.floors.split(","):
-            with floor(kind, args.calls, args.cores[0]) as (pid, ports):
+            with floor(kind, args) as (pid, ports):
                 found = load(args, "steady", pid, host="127.0.0.1", ports=ports, seconds=args.seconds)
             reports[f"bare echo, {kind}{suffix}"] = found
         with gateway(args) as ours:
@@ -221,7 +227,9 @@ def rate(args: argparse.Namespace) -> None:
         kept = ours.rows("select reason, count(*) from calls group by reason")
     signalled = found["signalling"]
     print(f"{found['placed']} calls, {args.pace:g} a second: complete {found['complete']}, with audio back ")
-    print(f"  {found['with_audio']}; how they ended: {signalled['ends']}; requests repeated {signalled['retransmitted']}")
+    print(
+        f"  {found['with_audio']}; how they ended: {signalled['ends']}; requests repeated {signalled['retransmitted']}"
+    )
     print(f"  the gateway's records, with those of the first 3 s: {dict(kept)}")
     print(f"  INVITE to 100, p99 ms: {held(signalled['invite_100_ms'].get('p99', float('inf')), 10)}")
     for name, title in (("100", "INVITE to 100"), ("180", "INVITE to 180"), ("200", "INVITE to 200")):
@@ -231,6 +239,27 @@ def rate(args: argparse.Namespace) -> None:
     print(f"  core {100 * found['core']:.0f} %, CPU ms a call {found['ms_a_call']}")
     print(f"  generator's lateness p50 / p99 / max ms: {tails(found['generator']['late_ms'])}")
     print(f"  held before {before}, afterwards {after}")
+
+
+def noise(args: argparse.Namespace) -> None:
+    """A bad line towards the gateway."""
+    with gateway(args) as ours:
+        job = {"calls": 20, "keys": 25, "seconds": args.seconds, "loss": 0.05, "jitter": 0.04, "seed": 1}
+        found = load(args, "noise", ours.pid, script="sip_noise.py", **job)
+        time.sleep(2)
+        query = (
+            "select c.carrier_call_id, json_extract(e.data, '$.digit') from events e "
+            "join calls c on c.id = e.call_id where e.event = 'dtmf' order by e.call_id, e.seq"
+        )
+        told: dict[str, str] = {}
+        for id, digit in ours.rows(query):
+            told[id] = told.get(id, "") + digit
+    right = sum(told.get(id) == digits for id, digits in found["digits"].items())
+    keys = sum(map(len, found["digits"].values()))
+    heard = sum(map(len, told.values()))
+    print(f"{found['sent']} packets in 20 calls, {found['lost']} lost on the way, the others 0 to 40 ms late")
+    print(f"  longest hole heard, ms: {held(found['longest_hole_ms'], 60)}; of each call: {found['holes_ms']}")
+    print(f"  keys pressed {keys}, told {heard}; calls with every key right, in order: {right} of 20")
 
 
 def main() -> None:
@@ -246,9 +275,10 @@ def main() -> None:
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="event loop of the gateway")
     parser.add_argument("--isolation", choices=("inline", "host"), default="inline", help="where the agent runs")
     parser.add_argument("--cores", type=lambda text: text.split(","), default=["0", "1"], help="gateway,generator")
+    parser.add_argument("--first", action="store_true", help="go before other programs of the machine (needs root)")
     parser.add_argument("--verbose", action="store_true", help="print the generator's reports as well")
     args = parser.parse_args()
-    table = {"steady": steady, "delay": delay, "rate": rate}
+    table = {"steady": steady, "delay": delay, "rate": rate, "noise": noise}
     for name in args.what:
         print(f"\n## {name}: python bench/sip.py {' '.join(sys.argv[1:])}\n", flush=True)
         table[name](args)
