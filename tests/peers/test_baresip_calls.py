@@ -143,7 +143,7 @@ async def test_calls_that_we_place(tmp_path: Path) -> None:
         await phone.until("CALL_ESTABLISHED", count=2)
         await phone.hang_up()
         _, record = await gateway.over(2)
-        assert _ended(record) == ("completed", "caller_hangup", "caller"), record
+        assert _ended(record) == ("completed", "callee_hangup", "callee"), record
     assert {row["direction"] for row in gateway.calls()} == {"outbound"}
     assert {row["from_number"] for row in gateway.calls()} == {NUMBER}
 
