@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from sip_load import Caller, Line, udp
+from sip_caller import Caller, Line, udp
 
 from offhook.codecs.audio import L16_8K, PCMU
 from offhook.codecs.convert import convert_all
