@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from offhook.providers.sip.core import Core, Fields, IllegalStep, checked
 from offhook.providers.sip.dialog import Dialog
+from offhook.providers.sip.errand import Credentials
 from offhook.providers.sip.events import Acked, Cancelled, Ended
 from offhook.providers.sip.invite import NORMAL, OVER, TABLE, TIMED_OUT, InviteSession
 from offhook.providers.sip.message import Request, Response
@@ -32,13 +33,14 @@ class IncomingSession(InviteSession):
         timer: SessionTimer,
         reliable: Policy,
         invites: dict[ServerTransaction, IncomingSession],
+        credentials: Credentials | None,
         now: float,
     ) -> None:
         request = tx.request
         contact = f"<{core.contact_of(tx.source)}>"
         number = core.rng.randint(1, 2**16)
         dialog = Dialog.called(request, tx.source, tag=core.new_token(), contact=contact, number=number)
-        super().__init__(core, "incoming", request, dialog, timer, reliable=reliable != "off")
+        super().__init__(core, "incoming", request, dialog, timer, reliable=reliable != "off", credentials=credentials)
         self.remote_offer = request.body_of(SDP)
         self.note_allowed(request)
         self._tx = tx

@@ -332,7 +332,9 @@ class InviteSession:
         if self._alarm is not None:
             self._alarm.cancel()
         at = self._timer.next_at
-        self._alarm = self._core.timers.set(at, self._on_alarm) if at < inf and self.state not in OVER else None
+        # An UPDATE may settle it while the call still rings; it begins to run with the answer.
+        runs = at < inf and self.state in ("answered", "confirmed")
+        self._alarm = self._core.timers.set(at, self._on_alarm) if runs else None
 
     def lost(self, by: EndedBy, cause: str, now: float, *, reason: str = "") -> None:
         """The call cannot go on: say BYE, in case that the peer hears it, and tell the owner."""

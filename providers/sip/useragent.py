@@ -195,6 +195,7 @@ class UserAgent:
         reliable: Policy = "supported",
         session_expires: int = 1800,
         min_se: int = FLOOR,
+        credentials: Credentials | None = None,
     ) -> InviteSession | None:
         """Take an admitted INVITE on as a call, answered with 100.
 
@@ -205,6 +206,7 @@ class UserAgent:
             reliable: whether provisional responses must arrive (100rel).
             session_expires: the session timer that we want, in seconds; 0 for none of ours.
             min_se: the least interval that we let the caller ask for.
+            credentials: answer a 401 or 407 to our requests within the call with these.
         """
         if self._undecided.pop(tx, tx) is tx:
             return None
@@ -213,7 +215,7 @@ class UserAgent:
             replaced = self._admit(tx, timer, reliable, now)
             if tx.answered:
                 return None
-            session = IncomingSession(self._core, tx, timer, reliable, self._invites, now)
+            session = IncomingSession(self._core, tx, timer, reliable, self._invites, credentials, now)
         except BadMessage as error:
             self.respond(tx, error.status, str(error), now=now)
             return None

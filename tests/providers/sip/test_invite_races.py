@@ -294,3 +294,46 @@ def test_refusal_that_nobody_acknowledges() -> None:
     bench.wait(40)
     assert len(bench.of(Ended)) == 1
     assert bench.ua.next_timer() is None
+
+
+def test_session_timer_that_is_settled_while_it_rings_runs_from_the_answer() -> None:
+    timer = ("Supported: timer", "Session-Expires: 90;refresher=uac")
+    bench = Bench()
+    request = calling(bench)
+    bench.feed(reply(request, 180))
+    bench.feed(theirs(request, "UPDATE", 1, CONTACT, *timer))
+    assert [r.status for r in bench.responses()] == [200]
+    bench.wait(150)
+    assert not bench.of(Ended)
+    bench.feed(reply(request, 200, "b1", ("Session-Expires", "90;refresher=uas"), sdp=ANSWER))
+    bench.wait(61)
+    assert [event.by for event in bench.of(Ended)] == ["timer"]
+
+    bench = Bench()
+    bench.feed(invite())
+    session = bench.take()
+    assert session is not None
+    session.ring(now=bench.now)
+    ringing = bench.responses()[-1]
+    bench.feed(within("UPDATE", ringing, 8, CONTACT, *timer))
+    bench.sent()
+    rung = bench.wait(150)
+    assert {message.status for _, message in rung if isinstance(message, Response)} == {180}
+    assert not any(isinstance(message, Request) for _, message in rung)
+    session.answer(ANSWER, now=bench.now)
+    assert not bench.of(Ended)
+
+
+def test_challenge_to_a_request_of_ours_in_a_call_that_came_in() -> None:
+    bench = Bench()
+    bench.feed(invite())
+    session = bench.take(credentials=("agent", "s3cret"))
+    assert session is not None
+    session.answer(ANSWER, now=bench.now)
+    bench.feed(within("ACK", bench.responses()[-1], 7))
+    session.hang_up(now=bench.now)
+    (bye,) = bench.requests("BYE")
+    bench.feed(reply(bye, 407, "a1", ("Proxy-Authenticate", 'Digest realm="pbx", nonce="n", qop="auth"')))
+    (again,) = bench.requests("BYE")
+    assert (again.headers.get("Proxy-Authorization") or "").startswith('Digest username="agent"')
+    assert again.cseq.number == bye.cseq.number + 1
