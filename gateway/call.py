@@ -213,6 +213,8 @@ class Call:
         elif isinstance(event, HoldChanged):
             self.note("hold", {"held": event.held})
             self.tell(link.Held(event.held))
+            if self._waiting_to_depart:
+                self._depart_when_heard()
         elif isinstance(event, MessagesDue):
             for message in event.messages:
                 self.send(message)
@@ -227,7 +229,8 @@ class Call:
         self.note("call.answered", {"stream_id": event.stream_id, "format": str(format)}, sync=True)
         if self.plan.record:
             self._start_recording(format)
-        self._timers.append(self._loop.call_later(self.plan.max_seconds, self._too_long))
+        too_long = partial(self.leave, EndReason.MAX_DURATION, EndedBy.GATEWAY)
+        self._timers.append(self._loop.call_later(self.plan.max_seconds, too_long))
         self._board.call_answered(self)
         if self._lost is not None:
             self.agent_lost(*self._lost)
@@ -482,16 +485,19 @@ class Call:
             return
         self._step(Step.LEAVE)
         self._departure = departure
-        if self._playout is not None and (not after_speech or self._playout.held):
+        if self._playout is not None and not after_speech:
             self._playout.clear()
         self._depart_when_heard()
 
     def _depart_when_heard(self) -> None:
-        if self._playout is None or self._playout.idle:
+        playout = self._playout
+        if playout is not None and playout.held:
+            playout.clear()  # who holds us hears nothing, and may never come back
+        if playout is None or playout.idle:
             self._depart()
         else:
             self._waiting_to_depart = True
-            self._playout.tell_when_idle()
+            playout.tell_when_idle()
 
     def _depart(self) -> None:
         departure = self._departure
@@ -537,9 +543,6 @@ class Call:
         elif self.state in (CallState.LIVE, CallState.RESUMING):
             self._leave(Departure(reason, by), after_speech=True)
 
-    def _too_long(self) -> None:
-        self.leave(EndReason.MAX_DURATION, EndedBy.GATEWAY)
-
     # --- the end
 
     def end(
@@ -575,11 +578,8 @@ class Call:
         if self._socket is not None:
             self._socket.close(close_code)
         if hang_up and was is not CallState.RINGING:
-            control = self.provider.control
-            self._board.run(
-                self._board.order(self, "hang_up", control.hang_up(self.incoming.carrier_call_id)),
-                f"call-{self.id}:hang-up",
-            )
+            order = self._board.order(self, "hang_up", self.provider.control.hang_up(self.incoming.carrier_call_id))
+            self._board.run(order, f"call-{self.id}:hang-up")
         self.note(
             "call.ended",
             {
