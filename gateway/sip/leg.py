@@ -29,13 +29,13 @@ from offhook.codecs.convert import convert_all
 from offhook.codecs.pcm import mix, tone
 from offhook.gateway.reasons import EndedBy, EndReason
 from offhook.gateway.sip import attributes, keys
+from offhook.gateway.sip.handover import AFTER_TRANSFER, Handover
 from offhook.gateway.sip.moves import Moves
 from offhook.gateway.sip.outcome import NO_ANSWER, end_reason, hang_up_cause, refusal
 from offhook.gateway.switchboard import DrainingError, ReplayedWebhookError
 from offhook.providers.base import (
     AcceptAnswer,
     Answer,
-    CarrierRefused,
     DtmfReceived,
     IncomingCall,
     MediaReceived,
@@ -59,6 +59,7 @@ from offhook.providers.sip.events import (
     Refused,
     UaEvent,
 )
+from offhook.providers.sip.invite import OVER
 from offhook.providers.sip.negotiation import BadSdp, MediaNegotiator, NotAcceptable
 from offhook.providers.sip.uri import format_host
 
@@ -67,15 +68,6 @@ if TYPE_CHECKING:
     from offhook.gateway.sip.service import SipService
     from offhook.providers.sip.invite import InviteSession
     from offhook.providers.sip.settings import TrunkSettings
-
-REFER_BUDGET: Final = 35.0
-"""Seconds for a transfer to be reported on; a peer that says nothing for that long has not done it."""
-
-CONSULT_BUDGET: Final = 30
-"""Seconds the target of an attended transfer may let its phone ring."""
-
-AFTER_TRANSFER: Final = 1.0
-"""Seconds the peer has to hang up after a transfer before we do."""
 
 RINGBACK: Final = mix(tone(440, 2.0, 8000, -19.0), tone(480, 2.0, 8000, -19.0))
 RINGBACK_EVERY: Final = 6.0
@@ -110,9 +102,9 @@ class SipLeg:
         self._keys = keys.Source(trunk.dtmf)
         self._started = self.over = False
         self._media_noted: dict[str, object] = {}
-        self._refer: asyncio.Future[int] | None = None
         self._outcome: asyncio.Future[Answered | Refused | None] | None = None
         self._moves = Moves(self)
+        self._handover = Handover(self)
         self._timers: list[asyncio.TimerHandle] = []
         self.log = structlog.get_logger("offhook.gateway.sip").bind(trunk=name)
         rtp.on_events = self._heard
@@ -146,7 +138,8 @@ class SipLeg:
             self.log.warning("offer cannot be used", call_id=self.id, error=error.text)
             self._refuse(error.status, "", [("Warning", error.warning)])
             return
-        self._ring(session)
+        if not self._ring(session):
+            return
         incoming = IncomingCall(
             carrier_call_id=self.id,
             from_number=attributes.caller(request),
@@ -173,7 +166,8 @@ class SipLeg:
         else:
             self._decline(answer)
 
-    def _ring(self, session: InviteSession) -> None:
+    def _ring(self, session: InviteSession) -> bool:
+        """Ring; False when that ended the call, as its early media cannot be carried."""
         now = self._loop.time()
         plan = self.media.plan
         if self.trunk.early_media and plan is not None:
@@ -183,6 +177,7 @@ class SipLeg:
         else:
             session.ring(180, now=now)
         self.service.flush()
+        return not self.over
 
     def _ring_back(self) -> None:
         """Early media: the tone that the caller's own phone would make."""
@@ -193,12 +188,16 @@ class SipLeg:
     def _accept(self, call: Call, answer: AcceptAnswer) -> None:
         session = self.session
         assert session is not None
-        self.call = call
         self.rtp.clear(self._loop.time())
-        call.connect(self.rtp, self.rtp)
+        self._connect(call)
         body = self._answer_body if self._answer_body is not None else self.media.offer(self.local)
-        session.answer(body, self._headers(answer.attributes), now=self._loop.time())
+        session.answer(body, self.headers(answer.attributes), now=self._loop.time())
         self.service.flush()
+
+    def _connect(self, call: Call) -> None:
+        self.call = call
+        call.connect(self.rtp, self.rtp)
+        call.over.add_done_callback(lambda _: self.hang_up())  # whoever ended it: the peer must hear of it
 
     def _decline(self, answer: Answer) -> None:
         status, reason = refusal(answer)
@@ -243,10 +242,9 @@ class SipLeg:
         if not isinstance(answer, AcceptAnswer) or call is None:
             self._drop()
             return
-        self.call = call
-        call.connect(self.rtp, self.rtp)
+        self._connect(call)
         told = {name: value for name, value in incoming.fields.items() if name != "trunk"}
-        headers = self._headers({**told, **answer.attributes})
+        headers = self.headers({**told, **answer.attributes})
         status, reason = await self.dial(incoming.to_number, incoming.from_number, ring_timeout, headers)
         if status >= 300:
             call.end(end_reason(status), EndedBy.CARRIER, f"{status} {reason}".strip(), hang_up=False)
@@ -318,8 +316,7 @@ class SipLeg:
         elif isinstance(event, ReferReceived):
             self._moves.referred(event)
         elif isinstance(event, ReferProgressed):
-            if event.final and self._refer is not None and not self._refer.done():
-                self._refer.set_result(event.status)
+            self._handover.progressed(event)
         elif isinstance(event, Ended | Cancelled):
             self._ended(event)
 
@@ -338,10 +335,16 @@ class SipLeg:
         try:
             if event.sdp is None:
                 raise BadSdp("it is missing")
-            self._up(self.media.take_answer(event.sdp))
+            self._up(self._read_answer(event.sdp))
         except (BadSdp, NotAcceptable) as error:
             self._fail(f"the answer cannot be used: {error}")
         self._settle(event)
+
+    def _read_answer(self, sdp: bytes) -> MediaPlan:
+        """The answer to an offer: to a session refresh, which repeats what holds, where we made none ourselves."""
+        if not self.media.offering:
+            self.media.refresh()
+        return self.media.take_answer(sdp)
 
     def _settle(self, event: Answered | Refused) -> None:
         if self._outcome is not None and not self._outcome.done():
@@ -355,7 +358,7 @@ class SipLeg:
         if not self._start(plan, session):
             return
         self._note_media(plan, session)
-        if self.call is not None:
+        if self.call is not None and not self.call.answered_at:  # else another session took the call over
             self.call.last_heard = now
             self.call.carrier_event(StreamStarted(session.id, self.id, self.rtp.format, {}))
 
@@ -423,7 +426,7 @@ class SipLeg:
             self.media.withdraw()
             return
         try:
-            self.change(self.media.take_answer(event.sdp))
+            self.change(self._read_answer(event.sdp))
         except (BadSdp, NotAcceptable) as error:
             self.log.warning("answer cannot be used; the audio stays as it was", call_id=self.id, error=str(error))
 
@@ -438,8 +441,7 @@ class SipLeg:
         lost = isinstance(event, Ended) and event.by in ("timer", "transport")
         if event.headers is not None and (fields := attributes.read(self.trunk, event.headers)):
             self.note("sip.hang_up", fields)
-        if self._refer is not None and not self._refer.done():
-            self._refer.set_result(200)  # peers hang up as soon as the transfer stands, and report no more
+        self._handover.hung_up()
         call = self.call or self.service.board.find(self.service.provider, self.id)
         self._drop()
         if call is None:
@@ -478,12 +480,13 @@ class SipLeg:
         """End the call as its state demands; the Call hears of it as of any end."""
         over = self.call.over if self.call is not None else None
         reason = hang_up_cause(over.result() if over is not None and over.done() else None)
-        headers = self._headers(self.call.attributes) if self.call is not None else []
+        headers = self.headers(self.call.attributes) if self.call is not None else []
         now = self._loop.time()
+        nothing = self.session is None or self.session.state in OVER
         for session in (self._moves.successor, self.session):
             if session is not None:
                 session.hang_up(reason, headers if session is self.session else (), now=now)
-        if self.session is None:
+        if nothing:  # between two targets, say: there is no end to hear of
             self._drop()
         self.service.flush()
 
@@ -505,47 +508,12 @@ class SipLeg:
             self.service.flush()
 
     async def transfer(self, to: str) -> None:
-        """Hand the caller over, blind or attended as the trunk says.
-
-        Raises:
-            CarrierRefused: the peer, or the target, did not take it; the call goes on with us.
-        """
-        session = self.session
-        if session is None or not session.confirmed:
-            raise CarrierRefused("the call is not up", status=481)
-        consult: SipLeg | None = None
-        if self.trunk.transfer == "attended":
-            consult = await self.service.consult(self.name)
-            ours = self.call.incoming.to_number if self.call is not None else ""
-            status, reason = await consult.dial(to, ours, CONSULT_BUDGET)
-            if status != 200:
-                consult.hang_up()
-                raise CarrierRefused(f"{to} was called and gave {status} {reason}".strip(), status=status)
-        try:
-            await self._refer_to(session, to, consult)
-        finally:
-            if consult is not None:
-                self._loop.call_later(AFTER_TRANSFER, consult.hang_up)
+        """Hand the caller over, blind or attended as the trunk says. Raises CarrierRefused; the call goes on then."""
+        await self._handover.transfer(to)
         self._timers.append(self._loop.call_later(AFTER_TRANSFER, self.hang_up))
 
-    async def _refer_to(self, session: InviteSession, to: str, consult: SipLeg | None) -> None:
-        self._refer = self._loop.create_future()
-        target = self.service.refer_target(self.name, to, session)
-        replaces = consult.session if consult is not None else None
-        attributes_of = self.call.attributes if self.call is not None else {}
-        session.refer(target, replaces=replaces, headers=self._headers(attributes_of), now=self._loop.time())
-        self.service.flush()
-        try:
-            async with asyncio.timeout(REFER_BUDGET):
-                status = await self._refer
-        except TimeoutError:
-            raise CarrierRefused(f"no word on the transfer to {to} for {REFER_BUDGET:g} s", status=408) from None
-        finally:
-            self._refer = None
-        if status >= 300:
-            raise CarrierRefused(f"the transfer to {to} was answered with {status}", status=status)
-
-    def _headers(self, wanted: Mapping[str, str]) -> list[tuple[str, str]]:
+    def headers(self, wanted: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Attributes as headers of a message; what the trunk does not send is noted."""
         headers, left = attributes.write(self.trunk, wanted)
         if left:
             self.note("attributes.not_sent", {"names": left})
@@ -559,6 +527,7 @@ class SipLeg:
         """Another session carries the call from now on; the old one is let go of."""
         old, self.session, self.media = self.session, session, media
         self.service.moved(self, session)
+        self._settle(Answered(session, None, session.headers))  # a call of ours that another phone picked up
         self.change(plan)
         self.note("sip.moved", {"to": str(session.remote_party.uri)})
         if old is not None:
@@ -573,6 +542,8 @@ class SipLeg:
         self.over = True
         for timer in self._timers:
             timer.cancel()
+        self._moves.close()
+        self._handover.close()
         self.rtp.close()
         if self._outcome is not None and not self._outcome.done():
             self._outcome.set_result(None)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NO_OFFER: Final = 399
 """Warning code of RFC 3261 section 20.43: miscellaneous."""
 
+RING_BUDGET: Final = 60.0
+"""Seconds that the target of a REFER may let its phone ring; the caller hears nothing meanwhile."""
+
 
 class Moves:
     """Of one leg."""
@@ -31,6 +34,7 @@ class Moves:
         self.successor: InviteSession | None = None
         "The call that a REFER asked for, until it is answered."
         self._media: MediaNegotiator | None = None
+        self._patience: asyncio.TimerHandle | None = None
 
     def referred(self, event: ReferReceived) -> None:
         """The peer asks us to call somebody else instead of it."""
@@ -56,8 +60,24 @@ class Moves:
             if not leg.over:
                 ours = session.local_party.uri.user
                 self.successor = leg.service.invite(leg, target, number, ours, media.offer(leg.local), headers)
+                self._patience = self._loop.call_later(RING_BUDGET, self._too_long, self.successor)
             return
         self._failed(503)
+
+    def _too_long(self, successor: InviteSession) -> None:
+        if successor is self.successor:
+            self._failed(480)
+            successor.hang_up(now=self._loop.time())
+            self._leg.service.flush()
+
+    def close(self) -> None:
+        """The call is over: whoever is being called instead is not called any more."""
+        successor, self.successor, self._media = self.successor, None, None
+        if self._patience is not None:
+            self._patience.cancel()
+        if successor is not None:
+            successor.hang_up(now=self._loop.time())
+            self._leg.service.flush()
 
     def take_event(self, event: UaEvent) -> None:
         """Anything of the successor."""
@@ -70,7 +90,7 @@ class Moves:
         elif isinstance(event, Refused):
             self._failed(event.status)
         elif isinstance(event, Ended):
-            self.successor = self._media = None
+            self._failed(480)  # answered without SDP, as a rule
 
     def _answered(self, event: Answered, session: InviteSession) -> None:
         media, now = self._media, self._loop.time()

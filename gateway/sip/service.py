@@ -33,6 +33,7 @@ from offhook.providers.sip.digest import Nonces
 from offhook.providers.sip.events import RequestArrived, RequestDone, UaEvent
 from offhook.providers.sip.headers import NameAddr
 from offhook.providers.sip.hop import Hop
+from offhook.providers.sip.invite import OVER
 from offhook.providers.sip.message import Message, Request
 from offhook.providers.sip.resolver import Resolver
 from offhook.providers.sip.settings import SipTls
@@ -83,6 +84,8 @@ class SipService:
         self._sessions: dict[str, SipLeg] = {}
         "By the id of the session."
         self._slots: dict[SipLeg, Slot] = {}
+        self._opening: set[str] = set()
+        "Call-IDs whose legs are being made."
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
         "When it rings. Not asked of the handle: uvloop gives a plain one where the time has come already."
@@ -133,17 +136,23 @@ class SipService:
     # --- in and out
 
     def _arrived(self, message: Message, hop: Hop) -> None:
-        self._act(self._ua.receive(message, hop, self._loop.time()))
-        self.flush()
+        try:
+            self._act(self._ua.receive(message, hop, self._loop.time()))
+        finally:
+            self.flush()
 
     def _lost(self, hop: Hop) -> None:
-        self._act(self._ua.transport_failed(hop, self._loop.time()))
-        self.flush()
+        try:
+            self._act(self._ua.transport_failed(hop, self._loop.time()))
+        finally:
+            self.flush()
 
     def _tick(self) -> None:
         self._timer = None
-        self._act(self._ua.tick(self._loop.time()))
-        self.flush()
+        try:
+            self._act(self._ua.tick(self._loop.time()))
+        finally:
+            self.flush()
 
     def flush(self) -> None:
         """Send what waits, act on what that made known, and set the timer."""
@@ -229,6 +238,7 @@ class SipService:
             reliable=trunk.reliable_provisional,
             session_expires=trunk.session_expires,
             min_se=trunk.min_se,
+            credentials=_credentials(trunk),
         )
         if session is None:
             slot.release()
@@ -245,19 +255,28 @@ class SipService:
         self.board.run(self._take(session, event.hop, admitted, slot), f"sip-{session.request.call_id}")
 
     async def _take(self, session: InviteSession, hop: Hop, admitted: Admitted, slot: Slot) -> None:
-        if session.request.call_id in self._legs:
+        id = session.request.call_id
+        if id in self._legs or id in self._opening:
             slot.release()
-            session.refuse(482, "Call-ID is in use", now=self._loop.time())
-            self.flush()
+            if session.state not in OVER:
+                session.refuse(482, "Call-ID is in use", now=self._loop.time())
+                self.flush()
             return
+        self._opening.add(id)
         try:
             leg = await self._leg(admitted.trunk, hop)
-        except (NoPortLeft, OSError) as error:
+        except (NoPortLeft, OSError, ValueError) as error:  # no address of ours leads there: ValueError
             log.error("no port for a call's audio", error=str(error))
-            self.refuse_busy(session)
             slot.release()
+            if session.state not in OVER:
+                self.refuse_busy(session)
             return
-        self._own(leg, session.request.call_id, session, slot)
+        finally:
+            self._opening.discard(id)
+        self._own(leg, id, session, slot)
+        if session.state in OVER:  # it was cancelled before there was a leg to hear of it
+            leg.hang_up()
+            return
         await leg.take(session)
 
     def refuse_busy(self, session: InviteSession) -> None:
@@ -376,7 +395,7 @@ class SipService:
             raise CarrierUnavailable(f"trunk {name}: none of its proxies can be found")
         try:
             return await self._leg(name, hop)
-        except (NoPortLeft, OSError) as error:
+        except (NoPortLeft, OSError, ValueError) as error:
             raise CarrierUnavailable(f"trunk {name}: {error}") from error
 
     async def targets(self, name: str, number: str) -> AsyncIterator[Target]:
@@ -436,7 +455,6 @@ class SipService:
         """Send an INVITE for a leg."""
         trunk = leg.trunk
         domain = trunk.from_domain or target.uri.host
-        password = trunk.password.get_secret_value() if trunk.password is not None else ""
         session = self._ua.invite(
             target.uri,
             target.hop,
@@ -444,7 +462,7 @@ class SipService:
             remote=NameAddr("", replace(target.uri, params={})),
             sdp=sdp,
             headers=headers,
-            credentials=(trunk.username, password) if trunk.username else None,
+            credentials=_credentials(trunk),
             route=target.route,
             session_expires=trunk.session_expires,
             min_se=trunk.min_se,
@@ -495,6 +513,12 @@ class SipService:
 
     def _client_tls(self, hop: Hop) -> ssl.SSLContext:
         return client_context(self._targets.tls_of(hop) or self.settings.tls)
+
+
+def _credentials(trunk: TrunkSettings) -> tuple[str, str] | None:
+    """What answers a challenge of the other side, in a call of either direction."""
+    password = trunk.password.get_secret_value() if trunk.password is not None else ""
+    return (trunk.username, password) if trunk.username else None
 
 
 def _retry(seconds: int) -> tuple[tuple[str, str], ...]:

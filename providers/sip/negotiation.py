@@ -180,6 +180,11 @@ class MediaNegotiator:
         """Whether we hold the call (not: whether we are held)."""
         return self._held
 
+    @property
+    def offering(self) -> bool:
+        """Whether an offer of ours may be answered."""
+        return self._offered is not None
+
     # --- we offer ---------------------------------------------------------------------
 
     def offer(self, local: Address, *, hold: bool = False) -> bytes:
