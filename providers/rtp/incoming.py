@@ -73,6 +73,8 @@ class Incoming:
         "_detector",
         "_event_types",
         "_expected",
+        "_filled",
+        "_filled_at",
         "_format",
         "_heard",
         "_keys",
@@ -107,6 +109,8 @@ class Incoming:
         self._keys = KeyReceiver()
         self._comfort: float | None = None
         self._last_audio: float | None = None
+        self._filled, self._filled_at = 0.0, -1.0
+        "Seconds of the present gap that were filled, and `_last_audio` of then."
         self._heard = self._alive_until = 0.0
         self.deaf_until = 0.0
         "Until when tones in the audio may be our own."
@@ -309,7 +313,8 @@ class Incoming:
             return _NONE
         if now - self._heard > (MAX_FILL if comfort is None else MAX_COMFORT) and now > self._alive_until:
             return _NONE
-        self._last_audio = now - (FRAME if comfort is not None else GAP)
+        self._filled = FRAME + (self._filled if last == self._filled_at else 0.0)
+        self._last_audio = self._filled_at = now - (FRAME if comfort is not None else GAP)
         if comfort is None:
             audio = self._format.silence
         else:
@@ -320,11 +325,15 @@ class Incoming:
         decoder = self._decoder
         if decoder is None:
             return _NONE
+        filled = self._filled if self._last_audio == self._filled_at else 0.0
         self._last_audio = now
         events: list[StreamEvent] = []
         for number, (payload, ticks) in enumerate(played):
             if payload is None:
                 self.concealed += 1
+                if filled > 0:  # its time has gone by in silence already
+                    filled -= ticks / decoder.codec.clock
+                    continue
                 audio = self._concealed(decoder, ticks, played[number + 1 :])
             elif decoder.plain:
                 audio = self._concealer.good(payload)
