@@ -1,5 +1,7 @@
 """The HTTP interface for the operator's own programs: place calls, see those that are up, hang them up.
 
+A call is hung up after what is being said, or at once with `?now=true`.
+
 Every request carries `Authorization: Bearer <api.token>`. Bodies and answers are JSON; an error is
 `{"error": "what and what to do"}`.
 """
@@ -117,7 +119,10 @@ class OperatorApi:
         call = self._board.call(request.path_params["id"])
         if call is None:
             return _error(404, "no such call is up; GET /v1/calls lists those that are")
-        call.leave(EndReason.OPERATOR_HANGUP, EndedBy.OPERATOR)
+        if request.query_params.get("now") in ("1", "true"):
+            call.end(EndReason.OPERATOR_HANGUP, EndedBy.OPERATOR)
+        else:
+            call.leave(EndReason.OPERATOR_HANGUP, EndedBy.OPERATOR)
         return Response(status_code=204)
 
 

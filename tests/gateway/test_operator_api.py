@@ -46,6 +46,10 @@ class Call:
         self.plan = SimpleNamespace(agent="echo")
         self.state = CallState.LIVE
         self.left: list[tuple[EndReason, EndedBy]] = []
+        self.ended: list[tuple[EndReason, EndedBy]] = []
+
+    def end(self, reason: EndReason, by: EndedBy) -> None:
+        self.ended.append((reason, by))
 
     def leave(self, reason: EndReason, by: EndedBy) -> None:
         self.left.append((reason, by))
@@ -147,3 +151,6 @@ async def test_calls_are_listed_and_hung_up(desk: Desk) -> None:
     assert (await desk.web.delete("/v1/calls/c9", headers=AUTH)).status_code == 404
     assert (await desk.web.delete("/v1/calls/c1", headers=AUTH)).status_code == 204
     assert desk.call.left == [(EndReason.OPERATOR_HANGUP, EndedBy.OPERATOR)]
+    assert not desk.call.ended
+    assert (await desk.web.delete("/v1/calls/c1?now=true", headers=AUTH)).status_code == 204
+    assert desk.call.ended == desk.call.left
