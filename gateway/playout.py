@@ -17,9 +17,9 @@ Each utterance ends exactly once: `played` when its final mark is back, `cut` or
 the call ends. Audio outside utterances (`live`) is passed on in order and never marked; when it cannot leave
 in time the oldest is dropped, for a caller wants what is said now.
 
-Where the stream itself paces the audio (RTP), its `backlog` is the truth and the model follows it. Live audio comes at
-the pace at which it leaves, so what waits there now would wait for ever: of what waited at all of `LOOK_BACK`
-arrivals, frames are left out.
+Where we pace the audio ourselves (RTP, AudioSocket), the stream's `backlog` is the truth and the model follows it. Live
+audio comes at the pace at which it is played, so what waits now would wait for ever: of what waited at all of
+`LOOK_BACK` arrivals, there or by the model at the carrier, frames are left out.
 
 A bed (`gateway.bed`) is mixed under all that goes out, and goes out alone, `BED_AHEAD` ahead of real time, while
 there is nothing else. It is no speech: `play_end` is the end of what the agent said, `sent_end` that of
@@ -277,8 +277,9 @@ class Playout:
     def _live(self, data: bytes) -> None:
         now = self._loop.time()
         backlog = self._stream.backlog()
-        if backlog < self._least:
-            self._least = backlog
+        waiting = (backlog if self._stream.paced else self.sent_end - now) + self._queued_live / self._rate
+        if waiting < self._least:
+            self._least = waiting
         self._looked += 1
         if self._looked >= LOOK_BACK:
             unneeded = self._least - (BED_AHEAD if self._bed is not None else 0.0)

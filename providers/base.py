@@ -307,6 +307,9 @@ class MediaStream(ABC):
     on_hold: bool = False
     "True while the caller has us on hold: nothing of ours is heard."
 
+    paced: bool = False
+    "True where we send at the pace of speech ourselves, and `backlog` says what waits."
+
     writable: bool = True
     "False while the peer has asked for no more audio; `media` then holds back what it is given and gives b''."
 

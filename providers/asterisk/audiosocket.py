@@ -127,6 +127,8 @@ class AudioSocketStream(DirectStream):
     # Nothing comes from a caller who is muted or on hold; that the peer is gone TCP itself tells.
     silent = True
 
+    paced = True
+
     def __init__(
         self,
         redeem: Callable[[str, float], IncomingCall | None],

@@ -36,6 +36,8 @@ class RtpLeg(MediaStream):
     for it is signalling that starts a SIP call.
     """
 
+    paced = True
+
     def __init__(self, ports: PortPool, clock: FrameClock, port: int, host: str) -> None:
         """Use `open`."""
         self.local = Address(host, port)

@@ -228,6 +228,7 @@ async def test_live_audio_that_comes_too_fast_loses_its_oldest(line: Line) -> No
 
 
 async def test_live_audio_does_not_go_on_waiting_where_we_pace_it_ourselves(line: Line) -> None:
+    line.stream.paced = True
     line.stream.backlog = lambda: 0.05  # type: ignore[method-assign]
     for _ in range(subject.LOOK_BACK):
         line.playout.audio(b"\x10" * 160)
@@ -241,11 +242,23 @@ async def test_live_audio_does_not_go_on_waiting_where_we_pace_it_ourselves(line
 
 
 async def test_live_audio_that_waits_now_and_then_is_left_alone(line: Line) -> None:
+    line.stream.paced = True
     for i in range(5 * subject.LOOK_BACK):
         line.stream.backlog = lambda i=i: 0.08 if i % 10 else 0.01  # type: ignore[method-assign]
         line.playout.audio(b"\x10" * 160)
         await asyncio.sleep(0.02)
     assert not line.playout.dropped_ms
+
+
+async def test_a_burst_of_live_audio_is_not_carried_along_by_the_carrier(line: Line) -> None:
+    await asyncio.sleep(0.3)
+    for _ in range(15):
+        line.playout.audio(b"\x10" * 160)
+    for _ in range(30 * subject.LOOK_BACK):
+        line.playout.audio(b"\x10" * 160)
+        await asyncio.sleep(0.02)
+    assert line.playout.sent_end - line.loop.time() <= 0.021
+    assert line.playout.dropped_ms == pytest.approx(300, abs=20)
 
 
 async def test_what_waits_on_our_side_is_not_taken_for_heard(line: Line) -> None:
