@@ -311,8 +311,9 @@ class SipLeg:
         elif isinstance(event, OfferAnswered):
             self._offer_answered(event)
         elif isinstance(event, InfoReceived):
-            if (digit := keys.from_info(event.body, event.content_type)) and self._keys.takes("info"):
-                self._tell(DtmfReceived(*digit))
+            key = keys.from_info(event.body, event.content_type)
+            if key is not None and self._keys.takes("info", key[0], self._loop.time()):
+                self._tell(DtmfReceived(*key))
         elif isinstance(event, ReferReceived):
             self._moves.referred(event)
         elif isinstance(event, ReferProgressed):
@@ -463,7 +464,7 @@ class SipLeg:
         for event in events:
             if type(event) is MediaReceived:
                 call.media(event, now)
-            elif not isinstance(event, DtmfReceived) or self._keys.takes("rtp"):
+            elif not isinstance(event, DtmfReceived) or self._keys.takes("rtp", event.digit, now):
                 call.carrier_event(event)
 
     def _tell(self, event: StreamEvent) -> None:
