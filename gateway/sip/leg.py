@@ -383,11 +383,14 @@ class SipLeg:
         """Take another plan; one that cannot be carried leaves the audio as it was."""
         if not self._started:
             return
+        signalling = None if self.session is None else self.service.host_of(self.session)
         try:
-            self.rtp.update(plan)
+            self.rtp.update(plan, signalling=signalling)
         except (ValueError, RuntimeError) as error:
             self.log.error("the new audio cannot be carried", call_id=self.id, error=str(error))
             return
+        if self.call is not None:
+            self.call.last_heard = self._loop.time()  # one who only listened until now has not been silent for so long
         if self.session is not None:
             self._note_media(plan, self.session)
 

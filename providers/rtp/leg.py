@@ -98,8 +98,8 @@ class RtpLeg(MediaStream):
                 self._clock.sockets.add(sock, take)
         self._clock.add(self)
 
-    def update(self, plan: MediaPlan) -> None:
-        """Take the next plan; a change of hold comes by `on_events`.
+    def update(self, plan: MediaPlan, *, signalling: str | None = None) -> None:
+        """Take the next plan; a change of hold comes by `on_events`. `signalling` as of RtpSession.update.
 
         Raises:
             ValueError, RuntimeError: as `start`; the old plan is in force then.
@@ -107,7 +107,7 @@ class RtpLeg(MediaStream):
         assert self.session is not None, "update() before start()"
         self._check(plan)
         now = self._loop.time()
-        events = self.session.update(plan, now)
+        events = self.session.update(plan, now, signalling=signalling)
         if events:
             self.on_events(events, now)
 

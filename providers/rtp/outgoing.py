@@ -18,7 +18,7 @@ from typing import Final, Literal
 from offhook.codecs.audio import AudioFormat
 from offhook.codecs.dtmf import tones
 from offhook.providers.rtp.coding import Encoder, packet_ms
-from offhook.providers.rtp.dtmf import GAP_MS, KEYS, PAUSE, PAUSE_MS, TONE_MS, KeySender, codes
+from offhook.providers.rtp.dtmf import GAP_MS, KEYS, MAX_KEYS, PAUSE, PAUSE_MS, TONE_MS, KeySender, codes
 from offhook.providers.rtp.media import MediaPlan
 from offhook.providers.rtp.packet import HEADER, MARKER, PLAIN
 
@@ -156,7 +156,7 @@ class Outgoing:
         if way == "event":
             self._keys.press(digits)
             return
-        for code in codes(digits):
+        for code in codes(digits, MAX_KEYS - len(self._tones)):
             own = self._encoder.own
             if code == PAUSE:
                 self._tones.append(own.hush(PAUSE_MS / 1000))

@@ -326,8 +326,10 @@ class RtpSession:
 
     # --- changes
 
-    def update(self, plan: MediaPlan, now: float) -> Sequence[StreamEvent]:
+    def update(self, plan: MediaPlan, now: float, *, signalling: str | None = None) -> Sequence[StreamEvent]:
         """A new agreement (re-INVITE, UPDATE): address, codec, keys, hold. The latch opens for one more source.
+
+        `signalling` is the host that the signalling comes from now, where that has changed.
 
         Raises:
             ValueError, RuntimeError: as the class; the old agreement is in force then.
@@ -340,7 +342,10 @@ class RtpSession:
             Decoder(plan.codec, self.format)
         if plan.remote_rtcp is not None:
             ip(plan.remote_rtcp.host, "plan.remote_rtcp.host")
-        self._latch.update(plan.remote, self._signalling, authenticated=plan.srtp_receive is not None)
+        if signalling is None:
+            signalling = self._signalling
+        self._latch.update(plan.remote, signalling, authenticated=plan.srtp_receive is not None)
+        self._signalling = signalling
         if unprotect is not self._unprotect:
             self._former_unprotect = self._unprotect
         self._unprotect, self._protect = unprotect, protect

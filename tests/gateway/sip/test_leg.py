@@ -276,3 +276,17 @@ async def test_an_agent_that_is_lost_on_hold_does_not_wait_for_the_caller(desk: 
     assert phone.of(Ended)
     assert desk.ended == ["agent_crashed"]
     await nothing_left(desk)
+
+
+async def test_one_who_only_listened_is_not_taken_for_dead_when_he_begins_to_speak(desk: SipDesk) -> None:
+    phone = desk.phone("127.0.0.12")
+    session = await up(desk, phone, sdp=SDP % (1, b"0", b"recvonly"))
+    await asyncio.sleep(4 * CARRIER_SILENCE)
+    assert not phone.of(Ended)
+    session.offer(SDP % (2, b"0", b"sendrecv"), now())
+    do(desk, phone)
+    await asyncio.sleep(CARRIER_SILENCE - 2)
+    assert not phone.of(Ended)
+    await asyncio.sleep(5)
+    assert phone.of(Ended)
+    await nothing_left(desk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 
 import numpy as np
@@ -215,7 +216,40 @@ def test_audio_moves_with_the_peer_to_another_port_and_codec() -> None:
     assert line.faults == ["wrong-source"]
 
 
+def test_another_packet_length_by_agreement_leaves_no_seam() -> None:
+    line = Line()
+    line.session.play(b"".join(bytes([i % 100 + 1]) * 80 for i in range(300)))
+    for ptime in (60, 10, 30, 20):
+        line.session.update(dataclasses.replace(PLAN, ptime=ptime), line.now)
+        line.step(0.5)
+    line.step(1.2)
+    packets = [parse(data) for data in line.sent]
+    said = b"".join(packet.payload for packet in packets).strip(b"\xff")
+    assert said == b"".join(bytes([i % 100 + 1]) * 80 for i in range(300))
+    for before, after in itertools.pairwise(packets):
+        assert after.timestamp - before.timestamp >= len(before.payload)
+    assert packets[-1].timestamp - packets[0].timestamp == pytest.approx(3.2 * 8000, abs=800)
+
+
+def test_who_takes_a_call_over_from_behind_nat_is_known_by_his_own_signalling() -> None:
+    line = Line(signalling="192.0.2.10")
+    private, real = Address("10.0.0.5", 7000), Address("198.51.100.7", 41_000)
+    line.session.update(dataclasses.replace(PLAN, remote=private), line.now, signalling=real.host)
+    for number in range(5):
+        line.take(line.session.receive(packet(number), real, line.now))
+        line.step()
+    assert line.session.peer == real
+    assert line.faults == []
+
+
 # --- keys
+
+
+def test_tones_that_wait_are_bounded() -> None:
+    line = Line(dataclasses.replace(PLAN, dtmf_send_type=None, dtmf_receive_types=frozenset()), inband_dtmf=True)
+    assert line.session.send_dtmf("1" * 128)
+    with pytest.raises(ValueError, match="keys"):
+        line.session.send_dtmf("1")
 
 
 def test_the_echo_of_our_own_tones_is_no_key_of_the_peer() -> None:
