@@ -182,7 +182,8 @@ def next_hop(uri: str, last: Hop, *, reuse: bool = True) -> Hop:
         return last
     reach = _reach(found.host)
     if reach < 0 or reach < _reach(last.host):
-        return last
+        # The port of a connection that it opened is gone with it; that of the URI may listen.
+        return last if reuse else last._replace(port=found.port or DEFAULT_PORTS[last.transport])
     transport = _TRANSPORTS.get(found.transport) or ("tls" if found.scheme == "sips" else last.transport)
     if transport == last.transport and found.host == last.host and last.reliable and reuse:
         return last

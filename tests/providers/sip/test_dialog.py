@@ -134,3 +134,6 @@ def test_open_connection_is_used_until_it_is_lost() -> None:
     last = Hop("tcp", "192.0.2.9", 41234, "192.0.2.1", 5060)
     assert next_hop("sip:a@192.0.2.9:5060;transport=tcp", last) == last
     assert next_hop("sip:a@192.0.2.9:5060;transport=tcp", last, reuse=False).port == 5060
+    assert next_hop("sip:sbc.example;transport=tcp;lr", last) == last
+    assert next_hop("sip:sbc.example;transport=tcp;lr", last, reuse=False) == last._replace(port=5060)
+    assert next_hop("sip:sbc.example:5099;transport=tcp;lr", last, reuse=False) == last._replace(port=5099)
