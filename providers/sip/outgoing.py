@@ -15,6 +15,7 @@ from offhook.providers.sip.offers import SDP
 from offhook.providers.sip.reliable import Policy, ReliableReceiver, is_reliable
 from offhook.providers.sip.session_timer import SessionTimer
 from offhook.providers.sip.transaction import State as TxState
+from offhook.providers.sip.transaction import TooManyTransactions
 
 MAX_FORKS: Final = 16
 """Phones that may answer one INVITE; what comes from further ones is ignored."""
@@ -230,7 +231,10 @@ class OutgoingSession(InviteSession):
         """Send the CANCEL, unless nothing has come back yet (section 9.1)."""
         tx = self._errand.tx
         if tx is not None and tx.state is TxState.PROCEEDING and not tx.cancelled:
-            self._core.transactions.cancel(tx, now, self._farewell)
+            try:
+                self._core.transactions.cancel(tx, now, self._farewell)
+            except TooManyTransactions:
+                self._core.timers.set(now + self._core.t2, self._cancel)  # there will be room
 
     def _part_forks(self, now: float) -> None:
         for fork in self._forks.values():

@@ -217,6 +217,18 @@ def test_too_many_requests_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.of(Refused)[0].status == 503
 
 
+def test_cancel_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    request = calling(bench)
+    bench.feed(reply(request, 180))
+    monkeypatch.setattr(transaction, "MAX_CLIENT", 0)
+    bench.calls[0].hang_up(now=bench.now)
+    assert bench.sent() == []
+    assert [type(event) for event in bench.ua.events()] == [Ended]
+    monkeypatch.setattr(transaction, "MAX_CLIENT", 10)
+    assert [m.method for _, m in bench.wait(4) if isinstance(m, Request)] == ["CANCEL"]
+
+
 def test_ended_dialogs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "MAX_ENDED", 2)
     bench = Bench()
