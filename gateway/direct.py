@@ -109,6 +109,8 @@ class DirectLine:
                 self._early.append(event)
 
     async def _answer(self, offered: CallOffered) -> None:
+        if self._over:
+            return  # it hung up before anybody was asked
         incoming = offered.incoming
         try:
             answer = await self._board.incoming(self._provider, incoming)

@@ -32,7 +32,7 @@ from offhook.gateway.recording import Recorder
 from offhook.gateway.switchboard import Switchboard
 from offhook.providers.asterisk.adapter import AsteriskProvider
 from offhook.providers.asterisk.audiosocket import AudioSocketStream
-from offhook.providers.base import CarrierRequest
+from offhook.providers.base import CallOffered, CarrierRequest, IncomingCall
 from offhook.providers.rtp.clock import FrameClock
 
 pytestmark = pytest.mark.own_tasks("the fixtures close what they started")
@@ -204,6 +204,26 @@ async def test_a_transfer_gives_the_call_back_to_the_dialplan(exchange: Exchange
     assert exchange.ari.globals == {f"OFFHOOK_NEXT_{CHANNEL}": "+15550999"}  # type: ignore[attr-defined]
     assert (await exchange.ended())["reason"] == "transferred"
     assert exchange.journal.of("transfer") == [{"to": "+15550999", "ok": True}]
+
+
+class Rings:
+    """A stream whose first message is a call, and the socket under it."""
+
+    def receive_binary(self, data: bytes, now: float) -> list[Any]:
+        return [CallOffered(IncomingCall("early", "+15550001", "+15550100", "inbound", {}))]
+
+    def close(self, code: int, reason: str = "") -> None:
+        pass
+
+
+async def test_a_socket_that_is_lost_as_soon_as_it_rings_wakes_no_agent(exchange: Exchange) -> None:
+    rings: Any = Rings()
+    line = DirectLine(exchange.board, exchange.provider, rings, rings)
+    line.receive(b"", False)
+    line.lost(1006)
+    await asyncio.sleep(0.05)
+    assert exchange.pool.agents == []
+    assert exchange.board.active == 0
 
 
 async def test_a_call_that_nobody_takes(exchange: Exchange) -> None:
