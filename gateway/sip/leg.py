@@ -336,7 +336,8 @@ class SipLeg:
         try:
             if event.sdp is None:
                 raise BadSdp("it is missing")
-            self._up(self._read_answer(event.sdp))
+            settled = self.media.plan if not self.media.offering else None  # by an UPDATE while it rang
+            self._up(settled or self.media.take_answer(event.sdp))
         except (BadSdp, NotAcceptable) as error:
             self._fail(f"the answer cannot be used: {error}")
         self._settle(event)

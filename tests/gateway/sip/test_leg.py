@@ -245,6 +245,33 @@ async def test_a_call_of_ours_that_another_phone_picks_up_while_it_rings(desk: S
     await nothing_left(desk)
 
 
+async def test_an_offer_of_the_callee_before_he_answers(desk: SipDesk) -> None:
+    phone = desk.phone(PBX)
+
+    def on_event(phone: Phone, event: UaEvent, at: float) -> None:
+        if isinstance(event, RequestArrived):
+            session = phone.ua.take_invite(event.tx, at, reliable="required")
+            assert session is not None
+            phone.calls.append(session)
+            session.ring(183, ANSWER, now=at)
+
+    phone.on_event = on_event
+    placed = await desk.service.place(PlaceCall("200"))
+    await asyncio.sleep(0.5)
+    (session,) = phone.calls
+    session.send(session.build("UPDATE", body=HOLD), lambda *about: None, now())
+    do(desk, phone)
+    await asyncio.sleep(0.1)
+    session.answer(ANSWER, now=now())
+    do(desk, phone)
+    await asyncio.sleep(0.1)
+    leg = desk.service.leg(placed["carrier_call_id"])
+    assert leg is not None
+    assert leg.media.plan is not None
+    assert leg.media.plan.direction == "inactive"
+    assert desk.journal.of("call.answered")
+
+
 @trunk(session_expires=90)
 async def test_a_refresh_that_is_answered_in_other_words(desk: SipDesk) -> None:
     phone = desk.phone("127.0.0.12")
