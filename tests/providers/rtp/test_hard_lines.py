@@ -146,6 +146,28 @@ def test_what_a_stall_held_up_is_heard_whole_and_the_delay_goes_again(stall: flo
     assert line.session.stats().depth <= 20, "seconds later nothing waits"
 
 
+@pytest.mark.parametrize("ppm", [1500, -1500])
+def test_an_hour_of_a_clock_that_is_off_is_heard_whole_and_without_delay(ppm: int) -> None:
+    # 1500 ppm for two minutes are an hour of the 50 ppm that a bad crystal is off
+    line = Line()
+    begin, chance, count = line.now, random.Random(1), 6000
+    arrivals = [begin + number * 0.02 * (1 - ppm / 1e6) + chance.random() * 0.004 for number in range(count)]
+    number = 0
+    while number < count:
+        tick = line.now + 0.02
+        while number < count and arrivals[number] <= tick:
+            line.take(line.session.receive(packet(number, bytes([number % 100 + 1]) * 160), PEER, arrivals[number]))
+            number += 1
+        line.now = tick
+        line.take(line.session.poll(tick))
+        line.session.tick(tick)
+    line.step(0.1)
+    assert line.audio == b"".join(bytes([number % 100 + 1]) * 160 for number in range(count))
+    stats = line.session.stats()
+    assert (stats.lost, stats.concealed) == (0, 0)
+    assert stats.depth <= 20
+
+
 # --- changes in flight
 
 
