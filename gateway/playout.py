@@ -227,7 +227,9 @@ class Playout:
     @property
     def idle(self) -> bool:
         """True when nothing waits here and nothing that was sent is still to be heard."""
-        return not self._queue and not self._utterances and self.play_end + self._lag <= self._loop.time()
+        if self._queue or self._utterances or self._stream.backlog():
+            return False
+        return self.play_end + self._lag <= self._loop.time()
 
     @property
     def speaking(self) -> bool:

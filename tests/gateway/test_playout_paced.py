@@ -184,6 +184,21 @@ async def test_what_was_cleared_while_held_is_not_heard_afterwards(line: Line) -
     assert len(line.speech) == left
 
 
+async def test_a_call_is_not_left_while_its_last_word_waits_on_our_side(line: Line) -> None:
+    line.playout.audio(SPEECH * 3)
+    line.hold(True)
+    await asyncio.sleep(1.0)
+    assert not line.playout.idle
+    line.playout.tell_when_idle()
+    await asyncio.sleep(1.0)
+    line.hold(False)
+    await asyncio.sleep(0.2)
+    assert len(line.speech) == 3
+    assert line.playout.idle
+    assert len(line.idle_at) == 1
+    assert line.idle_at[0] >= line.speech[-1]
+
+
 async def test_a_peer_that_only_listens_has_not_put_us_on_hold(line: Line) -> None:
     session = line.leg.session
     assert session is not None
