@@ -204,9 +204,10 @@ async def test_a_peer_that_only_listens_has_not_put_us_on_hold(line: Line) -> No
     assert session is not None
     session.update(dataclasses.replace(PLAN, direction="sendonly"), line.loop.time())
     assert line.leg.silent
-    assert not line.playout.held
+    held = [line.playout.held]
     line.hold(True)
-    assert line.playout.held
+    held.append(line.playout.held)
+    assert held == [False, True]
 
 
 async def test_a_line_of_asterisk_is_silent_and_not_on_hold(line: Line) -> None:
