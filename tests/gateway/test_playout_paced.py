@@ -188,13 +188,14 @@ async def test_a_call_is_not_left_while_its_last_word_waits_on_our_side(line: Li
     line.playout.audio(SPEECH * 3)
     line.hold(True)
     await asyncio.sleep(1.0)
-    assert not line.playout.idle
+    idle = [line.playout.idle]
     line.playout.tell_when_idle()
     await asyncio.sleep(1.0)
     line.hold(False)
     await asyncio.sleep(0.2)
     assert len(line.speech) == 3
-    assert line.playout.idle
+    idle.append(line.playout.idle)
+    assert idle == [False, True]
     assert len(line.idle_at) == 1
     assert line.idle_at[0] >= line.speech[-1]
 

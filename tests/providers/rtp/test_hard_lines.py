@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from offhook.codecs.audio import PCMU as PCMU_8K
+from offhook.codecs.audio import AudioFormat
+from offhook.codecs.convert import Converter
 from offhook.codecs.dtmf import tones
 from offhook.codecs.g711 import pcm_to_alaw, pcm_to_ulaw, ulaw_to_pcm
 from offhook.codecs.pcm import scale, tone
@@ -324,6 +326,27 @@ def test_every_codec_takes_audio_in_pieces_of_any_size_at_the_pace_of_speech(cod
         loud = np.flatnonzero(levels > 3000)
         assert (loud[-1] - loud[0]) / form.rate == pytest.approx(1.0, abs=0.03)
         assert np.diff(loud).max() < form.rate * 0.005, "no hole within"
+
+
+@pytest.mark.parametrize("codec", [PCMU, PCMA, G722, L16_16K, OPUS])
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+def test_an_agent_of_a_higher_rate_is_heard_without_a_hole_on_every_codec(codec: Codec, rate: int) -> None:
+    plan = MediaPlan(codec, 96, {96: codec}, remote=PEER)
+    line, other = Line(plan), Line(plan)
+    form, wide = line.session.format, AudioFormat("l16", 16_000)
+    convert, back = Converter(AudioFormat("l16", rate), form).convert, Converter(form, wide).convert
+    wave = tone(400, 1.0, rate, -12.0)
+    for at in range(0, len(wave), rate // 25):
+        line.session.play(convert(wave[at : at + rate // 25]))
+        line.step()
+    line.step(0.1)
+    for data in line.sent:
+        other.hear(data)
+        other.step()
+    levels = np.abs(np.frombuffer(back(other.audio), "<i2").astype(int))
+    loud = np.flatnonzero(levels > 3000)
+    assert (loud[-1] - loud[0]) / 16_000 == pytest.approx(1.0, abs=0.03)
+    assert np.diff(loud).max() < 80, "5 ms"
 
 
 def test_clear_leaves_nothing_of_the_agent_on_the_line() -> None:
