@@ -447,6 +447,10 @@ class SipLeg:
         if event.headers is not None and (fields := attributes.read(self.trunk, event.headers)):
             self.note("sip.hang_up", fields)
         self._handover.hung_up()
+        if self._moves.pending and self.call is not None:
+            self.session = None  # telephones hang up as soon as they have asked us to call somebody else
+            self._moves.wait_alone()
+            return
         call = self.call or self.service.board.find(self.service.provider, self.id)
         self._drop()
         if call is None:
@@ -537,6 +541,13 @@ class SipLeg:
         self.note("sip.moved", {"to": str(session.remote_party.uri)})
         if old is not None:
             self._loop.call_later(AFTER_TRANSFER, self.service.hang_up, old)
+
+    def stranded(self, why: str) -> None:
+        """The peer that asked for another call has hung up, and that call came to nothing."""
+        call = self.call
+        self._drop()
+        if call is not None:
+            call.carrier_event(StreamEnded("stop", why))
 
     # --- the end
 

@@ -24,6 +24,9 @@ NO_OFFER: Final = 399
 RING_BUDGET: Final = 60.0
 """Seconds that the target of a REFER may let its phone ring; the caller hears nothing meanwhile."""
 
+HEARTBEAT: Final = 5.0
+"""Seconds between two signs of life of a call that waits for its new peer."""
+
 
 class Moves:
     """Of one leg."""
@@ -35,6 +38,7 @@ class Moves:
         "The call that a REFER asked for, until it is answered."
         self._media: MediaNegotiator | None = None
         self._patience: asyncio.TimerHandle | None = None
+        self._heartbeat: asyncio.TimerHandle | None = None
 
     def referred(self, event: ReferReceived) -> None:
         """The peer asks us to call somebody else instead of it."""
@@ -64,6 +68,18 @@ class Moves:
             return
         self._failed(503)
 
+    @property
+    def pending(self) -> bool:
+        """Whether a call is on its way that a REFER asked for."""
+        return self._media is not None
+
+    def wait_alone(self) -> None:
+        """The peer has hung up; the call goes on with its successor, or ends with it. Nobody is heard meanwhile."""
+        call = self._leg.call
+        if self.pending and call is not None and self._leg.session is None:
+            call.last_heard = self._loop.time()
+            self._heartbeat = self._loop.call_later(HEARTBEAT, self.wait_alone)
+
     def _too_long(self, successor: InviteSession) -> None:
         if successor is self.successor:
             self._failed(480)
@@ -73,8 +89,9 @@ class Moves:
     def close(self) -> None:
         """The call is over: whoever is being called instead is not called any more."""
         successor, self.successor, self._media = self.successor, None, None
-        if self._patience is not None:
-            self._patience.cancel()
+        for timer in (self._patience, self._heartbeat):
+            if timer is not None:
+                timer.cancel()
         if successor is not None:
             successor.hang_up(now=self._loop.time())
             self._leg.service.flush()
@@ -82,9 +99,9 @@ class Moves:
     def take_event(self, event: UaEvent) -> None:
         """Anything of the successor."""
         session = self._leg.session
-        assert session is not None
         if isinstance(event, Progressed):
-            session.refer_progress(event.status, now=self._loop.time())
+            if session is not None:
+                session.refer_progress(event.status, now=self._loop.time())
         elif isinstance(event, Answered):
             self._answered(event, session)
         elif isinstance(event, Refused):
@@ -92,7 +109,7 @@ class Moves:
         elif isinstance(event, Ended):
             self._failed(480)  # answered without SDP, as a rule
 
-    def _answered(self, event: Answered, session: InviteSession) -> None:
+    def _answered(self, event: Answered, session: InviteSession | None) -> None:
         media, now = self._media, self._loop.time()
         assert media is not None
         try:
@@ -104,14 +121,17 @@ class Moves:
             self._failed(488)
             event.session.hang_up(now=now)
             return
-        session.refer_progress(200, now=now)
+        if session is not None:
+            session.refer_progress(200, now=now)
         self.successor = self._media = None
         self._leg.move(event.session, media, plan)
 
     def _failed(self, status: int) -> None:
         self.successor = self._media = None
         session = self._leg.session
-        if session is not None and session.confirmed:
+        if session is None:
+            self._leg.stranded(f"the transfer that the caller asked for came to {status}")
+        elif session.confirmed:
             session.refer_progress(status, now=self._loop.time())
             self._leg.service.flush()
 

@@ -18,6 +18,7 @@ TO_AGENT: list[link.ToAgent] = [
     link.Dtmf("#"),
     link.UtteranceStarted(1, 3.25),
     link.UtteranceEnded(1, "cut", 350, 2000),
+    link.Held(True),
     link.OrderRefused("transfer", "not allowed"),
     link.Over("caller_hangup"),
 ]
@@ -44,6 +45,7 @@ FROM_AGENT: list[link.FromAgent | link.FromHost] = [
     link.Context(7),
     link.Bed("0123abcd", bytes(range(256)), 0.5),
     link.Bed(),
+    link.Attributes({"account": "4711", "X-Note": "ü"}),
     link.Service("llm", "openai", ttfb_ms=243.5),
     link.Service("tts", "piper", fault="timeout", detail="no audio within 5 s"),
     link.Failed("ValueError: no", "Traceback …"),

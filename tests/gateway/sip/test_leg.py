@@ -184,18 +184,50 @@ async def test_a_target_that_does_not_answer_leaves_nothing(desk: SipDesk, statu
 
 
 @trunk(accept_refer=["2*"])
-async def test_whoever_transfers_and_hangs_up_at_once_leaves_no_call_behind(desk: SipDesk) -> None:
+async def test_a_telephone_that_transfers_and_hangs_up_at_once_has_transferred(desk: SipDesk) -> None:
+    caller, target = desk.phone("127.0.0.12"), desk.phone(PBX)
+    statuses(target, 180)
+    session = await up(desk, caller)
+    leg = desk.service.leg(session.request.call_id)
+    assert leg is not None
+    session.refer("sip:200@127.0.0.11", now=now())
+    do(desk, caller)
+    await asyncio.sleep(0.5)
+    session.hang_up(now=now())
+    do(desk, caller)
+    await asyncio.sleep(20)  # longer than a line may be silent
+    (ringing,) = target.calls
+    assert not leg.over
+    ringing.answer(ANSWER, now=now())
+    do(desk, target)
+    await asyncio.sleep(1)
+    assert leg.session is not None
+    assert leg.session.confirmed
+    assert leg.call is not None
+    assert leg.call.live
+    ringing.hang_up(now=now())
+    do(desk, target)
+    await nothing_left(desk)
+
+
+@trunk(accept_refer=["2*"])
+@pytest.mark.parametrize("status", [486, 480])
+async def test_whoever_transfers_to_nobody_and_hangs_up_leaves_no_call_behind(desk: SipDesk, status: int) -> None:
     caller, target = desk.phone("127.0.0.12"), desk.phone(PBX)
     statuses(target, 180)
     session = await up(desk, caller)
     session.refer("sip:200@127.0.0.11", now=now())
     do(desk, caller)
     await asyncio.sleep(0.5)
-    assert target.calls
     session.hang_up(now=now())
     do(desk, caller)
-    await asyncio.sleep(0.5)
-    assert target.of(Cancelled)
+    if status == 486:
+        target.calls[0].refuse(486, now=now())
+        do(desk, target)
+    else:
+        await asyncio.sleep(61)  # it is let ring for a minute
+        assert target.of(Cancelled)
+    await asyncio.sleep(1)
     await nothing_left(desk)
 
 
