@@ -565,7 +565,6 @@ class Call:
         if self._playout is not None:
             self._playout.close()
         self._drop_agent(str(reason))
-        self._caller_voice.frames.clear()  # the call itself is remembered for a while
         if hang_up is None:
             hang_up = by in (EndedBy.GATEWAY, EndedBy.AGENT, EndedBy.OPERATOR)
         if isinstance(self.stream, DirectStream):  # the socket is the call: closing it is what hangs up

@@ -8,6 +8,7 @@ from typing import Final
 from offhook.codecs.audio import PCMU
 from offhook.gateway.orders import Orders
 from offhook.gateway.reasons import EndedBy, EndReason
+from offhook.gateway.takeover import Memory
 from offhook.providers.base import Answer
 
 OFFERED: Final = PCMU
@@ -37,6 +38,16 @@ class CallPlan:
     "How often another agent may go on where one was lost."
     apology: bytes = b""
     "int16 at 8 kHz; said when the agent is lost."
+
+
+@dataclass(frozen=True, slots=True)
+class PastCall:
+    """What is kept of a call that is over: for the carrier that asks how to go on, or sends it back to us."""
+
+    id: str
+    agent: str
+    memory: Memory
+    after: Answer
 
 
 @dataclass

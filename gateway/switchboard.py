@@ -22,7 +22,7 @@ from offhook.agents import link
 from offhook.codecs.audio import AudioFormat
 from offhook.gateway.bed import Sounds
 from offhook.gateway.call import Call
-from offhook.gateway.call_plan import OFFERED, CallPlan
+from offhook.gateway.call_plan import OFFERED, CallPlan, PastCall
 from offhook.gateway.call_state import CallState
 from offhook.gateway.config import Closed, Config, Fallback, Route
 from offhook.gateway.hosts import AgentLeg, AgentPool
@@ -108,9 +108,9 @@ class Switchboard:
         self._tokens: Tokens[Call] = Tokens()
         self._calls: dict[str, Call] = {}
         self._by_carrier: dict[tuple[str, str], Call] = {}
-        self._ended: OrderedDict[tuple[str, str], Call | None] = OrderedDict()
+        self._ended: OrderedDict[tuple[str, str], PastCall | None] = OrderedDict()
         "Calls that are over; None for those that may not ring again."
-        self._recent: deque[tuple[float, tuple[str, str], Call]] = deque()
+        self._recent: deque[tuple[float, tuple[str, str], PastCall]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -209,7 +209,7 @@ class Switchboard:
 
         # The slot is taken, before the first await.
         call = self._open(provider, incoming, self._plan(route, agent, provider))
-        if isinstance(earlier, Call) and earlier.plan.agent == agent and earlier.memory.history:
+        if isinstance(earlier, PastCall) and earlier.agent == agent and earlier.memory.history:
             call.memory = earlier.memory.hand_over()
             call.note("context", {"start": 0, "messages": call.memory.history, "of_call": earlier.id})
         call.log.info("call offered", carrier=provider.name, to=ours, from_number=theirs, agent=agent)
@@ -338,9 +338,7 @@ class Switchboard:
     def after(self, provider: Provider, carrier_call_id: str) -> Answer:
         """What to do with a call whose stream has ended."""
         key = (provider.name, carrier_call_id)
-        call = self._by_carrier.get(key)
-        if call is None:
-            call = self._ended.get(key)
+        call = self._by_carrier.get(key) or self._ended.get(key)
         if call is not None:
             return call.after
         # Not ours: most likely a call that a process before us carried when it died.
@@ -516,7 +514,9 @@ class Switchboard:
         if self._by_carrier.get(key) is call:
             del self._by_carrier[key]
         self._tokens.revoke(call)
-        self._remember(key, call)
+        # Of a carrier without webhooks nobody asks how to go on, nor sends the call back.
+        returns = isinstance(call.provider, WebhookProvider)
+        self._remember(key, PastCall(call.id, call.plan.agent, call.memory, call.after) if returns else None)
         self.frames_in += call.frames_in
         if call.playout is not None:
             self.frames_out += call.playout.frames_sent
@@ -527,10 +527,10 @@ class Switchboard:
         if not self._calls:
             self._idle.set()
 
-    def _remember(self, key: tuple[str, str], call: Call | None) -> None:
-        self._ended[key] = call
-        if call is not None:
-            self._recent.append((self._loop.time(), key, call))
+    def _remember(self, key: tuple[str, str], past: PastCall | None) -> None:
+        self._ended[key] = past
+        if past is not None:
+            self._recent.append((self._loop.time(), key, past))
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
 
