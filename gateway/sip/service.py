@@ -8,6 +8,7 @@ who is no trunk gets at most a challenge or a 403, and nothing is set aside for 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import ssl
 import uuid
@@ -52,6 +53,9 @@ log = structlog.get_logger("offhook.gateway.sip")
 
 MAX_USER: Final = 64
 """Characters of a stranger's user name that go to the log."""
+
+_CALLABLE: Final = re.compile(r"[+0-9A-Za-z_.*#-]{1,64}")
+"""A number, or an extension of a PBX."""
 
 ACCEPT: Final = ("Accept", "application/sdp")
 
@@ -342,16 +346,10 @@ class SipService:
             raise BadOrder(f"from: say which number calls, or give sip.trunks.{name} its `numbers`")
         if not self._targets.proxies(trunk):
             raise BadOrder(f"trunk: {name} places no calls; give it `proxies`")
-        slot = self._doorman.reserve(name, self._loop.time())
-        if isinstance(slot, Refused):
-            raise CarrierUnavailable(f"trunk {name}: {slot.reason}")
-        try:
-            leg = await self._leg_out(name)
-        except CarrierUnavailable:
-            slot.release()
-            raise
+        if not _CALLABLE.fullmatch(order.to):
+            raise BadOrder(f"to: {order.to[:40]!r} is neither a number nor an extension")
         id = uuid.uuid4().hex
-        self._own(leg, id, None, slot)
+        leg = await self._leg_out(name, id)
         fields = {"trunk": name, **order.attributes}
         incoming = IncomingCall(id, from_number, order.to, "outbound", fields, outbound_id=id)
         self.board.run(leg.place(incoming, order.agent, order.ring_timeout), f"sip-{id}:place")
@@ -377,26 +375,26 @@ class SipService:
 
     async def consult(self, name: str) -> SipLeg:
         """A leg for a call to the target of an attended transfer. Raises CarrierUnavailable."""
+        return await self._leg_out(name, f"consult-{uuid.uuid4().hex}")
+
+    async def _leg_out(self, name: str, id: str) -> SipLeg:
+        """A leg for a call of ours, with its slot. Raises CarrierUnavailable."""
         slot = self._doorman.reserve(name, self._loop.time())
         if isinstance(slot, Refused):
             raise CarrierUnavailable(f"trunk {name}: {slot.reason}")
         try:
-            leg = await self._leg_out(name)
-        except CarrierUnavailable:
+            hop = await self._targets.first(name)
+            if hop is None:
+                raise CarrierUnavailable(f"trunk {name}: none of its proxies can be found")
+            leg = await self._leg(name, hop)
+        except (NoPortLeft, OSError, ValueError) as error:
+            slot.release()
+            raise CarrierUnavailable(f"trunk {name}: {error}") from error
+        except BaseException:
             slot.release()
             raise
-        self._own(leg, f"consult-{uuid.uuid4().hex}", None, slot)
+        self._own(leg, id, None, slot)
         return leg
-
-    async def _leg_out(self, name: str) -> SipLeg:
-        """A leg for a call of ours. Raises CarrierUnavailable."""
-        hop = await self._targets.first(name)
-        if hop is None:
-            raise CarrierUnavailable(f"trunk {name}: none of its proxies can be found")
-        try:
-            return await self._leg(name, hop)
-        except (NoPortLeft, OSError, ValueError) as error:
-            raise CarrierUnavailable(f"trunk {name}: {error}") from error
 
     async def targets(self, name: str, number: str) -> AsyncIterator[Target]:
         """Where a call to a number over a trunk may go, in order."""

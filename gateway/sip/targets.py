@@ -56,6 +56,8 @@ class Targets:
     async def of(self, name: str, number: str) -> AsyncIterator[Target]:
         """Where a call to `number` may go: an address of SIP, or what the trunk's proxies make of a number."""
         trunk = self._settings.trunks[name]
+        if number.lower().startswith(("sip:", "sips:")):  # always over the trunk, wherever the address says
+            number = Uri.parse(number).user
         route: tuple[str, ...] = ()
         last: list[Target] = []
         for proxy in self.proxies(trunk):

@@ -12,7 +12,7 @@ from fakes.sip_desk import OURS, PBX, SipDesk
 from fakes.sip_phones import Phone
 
 from offhook.agents import link
-from offhook.gateway.operator_api import PlaceCall
+from offhook.gateway.operator_api import BadOrder, PlaceCall
 from offhook.gateway.switchboard import CARRIER_SILENCE
 from offhook.providers.sip.events import (
     Answered,
@@ -349,3 +349,15 @@ async def test_one_who_only_listened_is_not_taken_for_dead_when_he_begins_to_spe
     await asyncio.sleep(5)
     assert phone.of(Ended)
     await nothing_left(desk)
+
+
+@pytest.mark.parametrize("to", ["", "sip:bob@198.51.100.7", "bob@elsewhere", "1 2", "9" * 65, "1\r\nX: y"])
+async def test_only_numbers_and_extensions_are_called(desk: SipDesk, to: str) -> None:
+    with pytest.raises(BadOrder, match="to: "):
+        await desk.service.place(PlaceCall(to))
+    assert desk.left() == {}
+
+
+async def test_a_transfer_to_an_address_stays_on_the_trunk(desk: SipDesk) -> None:
+    (target,) = [target async for target in desk.service.targets("pbx", "sip:200@198.51.100.7")]
+    assert (target.uri.user, target.uri.host, target.hop.host) == ("200", PBX, PBX)
