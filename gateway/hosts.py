@@ -179,9 +179,10 @@ class AgentHost(asyncio.Protocol):
             except BaseException:
                 ours.close()
                 raise
+        # At once: whoever stops the host while it starts waits for this.
+        self._watcher = asyncio.create_task(self._watch(), name=f"agent-host-{self.name}")
         ours.setblocking(False)
         await self._loop.create_connection(lambda: self, sock=ours)
-        self._watcher = asyncio.create_task(self._watch(), name=f"agent-host-{self.name}")
         self._write(
             0,
             link.EVENT,
