@@ -96,10 +96,13 @@ class MediaSession:
             if task in done and isinstance(result, Exception) and not isinstance(result, ConnectionClosed):
                 raise result
         if socket.close_code is None:
-            await self._send_all(socket, last_words)
-            await socket.close()
-        else:
-            self.close_code = socket.close_code
+            try:
+                await self._send_all(socket, last_words)
+                await socket.close()
+                return
+            except ConnectionClosed:  # the bot was first, by a moment
+                await socket.wait_closed()
+        self.close_code = socket.close_code or 0
 
     def press(self, digit: str) -> None:
         """Send a key."""
