@@ -219,7 +219,10 @@ def _join(params: Mapping[str, str], unsafe: re.Pattern[str]) -> str:
 
 
 def _unescape(text: str) -> str:
-    return _ESCAPES.sub(_unescape_run, text) if "%" in text else text
+    plain = _ESCAPES.sub(_unescape_run, text) if "%" in text else text
+    if plain.isprintable():
+        return plain
+    return "".join(sign if sign.isprintable() else _percent(sign) for sign in plain)
 
 
 def _unescape_run(run: re.Match[str]) -> str:

@@ -136,6 +136,11 @@ def test_same_as(one: str, two: str, same: bool) -> None:
     assert Uri.parse(two).same_as(Uri.parse(one)) is same
 
 
+def test_a_sign_that_cannot_be_printed_is_kept_escaped() -> None:
+    assert Uri.parse("sip:\x80@a").same_as(Uri.parse("sip:%C2%80@a"))
+    assert str(Uri.parse("sip:\x80@a")) == "sip:%C2%80@a"
+
+
 def test_with_params() -> None:
     uri = Uri.parse("sip:a@b;lr")
     assert str(uri.with_params(transport="tls", lr=None, phone_context="x")) == "sip:a@b;transport=tls;phone-context=x"
