@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from offhook.gateway.sip.service import client_context, server_context
 from offhook.gateway.sip.targets import Targets
-from offhook.providers.sip.resolver import Resolver, Unresolvable
+from offhook.providers.sip.resolver import Resolver, Unresolvable, is_ip
 from offhook.providers.sip.uri import Uri, format_host
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _address(settings: SipSettings) -> Iterator[Told]:
             return
         text = "the other side is told the address of our socket, which behind a NAT it cannot reach"
         yield "warn", text, "set sip.public_address, unless the trunks are in your own network"
-    elif not _is_ip(told) and not settings.media.public_address:
+    elif not is_ip(told) and not settings.media.public_address:
         text = f"public_address {told} is a name; SDP needs an address and gets that of our socket"
         yield "warn", text, "set sip.media.public_address, too"
 
@@ -152,11 +152,3 @@ def _way_out(where: str, trunk: TrunkSettings) -> Iterator[Told]:
         else:
             places = ", ".join(f"{hop.transport} {format_host(hop.host, hop.port)}" for hop in hops[:4])
             yield "ok", f"{where}: {proxy} leads to {places}", ""
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -8,6 +8,7 @@ who is no trunk gets at most a challenge or a 403, and nothing is set aside for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import ssl
@@ -36,7 +37,7 @@ from offhook.providers.sip.headers import NameAddr
 from offhook.providers.sip.hop import Hop
 from offhook.providers.sip.invite import OVER
 from offhook.providers.sip.message import Message, Request
-from offhook.providers.sip.resolver import Resolver
+from offhook.providers.sip.resolver import Resolver, is_ip
 from offhook.providers.sip.settings import SipTls
 from offhook.providers.sip.transaction import Transactions
 from offhook.providers.sip.transport import SipTransport
@@ -131,11 +132,6 @@ class SipService:
     def summary(self) -> Sequence[str]:
         """What listens, for people."""
         return [f"{transport} {format_host(host, port)}" for transport, host, port in self._transport.addresses]
-
-    @property
-    def addresses(self) -> Sequence[tuple[str, str, int]]:
-        """Transport, host and port of every socket."""
-        return self._transport.addresses
 
     # --- in and out
 
@@ -295,7 +291,8 @@ class SipService:
         """A leg with its port. Raises NoPortLeft or OSError."""
         media, local = self.settings.media, self._local(hop)
         rtp = await RtpLeg.open(self._ports, self._clock, media.host or local)
-        told = media.public_address or _literal(self.settings.public_address)
+        told = self.settings.public_address
+        told = media.public_address or (told if is_ip(told) else "")
         public = (told if not self._is_near(hop) else "") or media.host or local
         return SipLeg(self, trunk, self.settings.trunks[trunk], rtp, Address(public, rtp.local.port))
 
@@ -382,17 +379,16 @@ class SipService:
         slot = self._doorman.reserve(name, self._loop.time())
         if isinstance(slot, Refused):
             raise CarrierUnavailable(f"trunk {name}: {slot.reason}")
-        try:
-            hop = await self._targets.first(name)
-            if hop is None:
-                raise CarrierUnavailable(f"trunk {name}: none of its proxies can be found")
-            leg = await self._leg(name, hop)
-        except (NoPortLeft, OSError, ValueError) as error:
-            slot.release()
-            raise CarrierUnavailable(f"trunk {name}: {error}") from error
-        except BaseException:
-            slot.release()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(slot.release)
+            try:
+                hop = await self._targets.first(name)
+                if hop is None:
+                    raise CarrierUnavailable(f"trunk {name}: none of its proxies can be found")
+                leg = await self._leg(name, hop)
+            except (NoPortLeft, OSError, ValueError) as error:
+                raise CarrierUnavailable(f"trunk {name}: {error}") from error
+            undo.pop_all()
         self._own(leg, id, None, slot)
         return leg
 
@@ -521,14 +517,6 @@ def _credentials(trunk: TrunkSettings) -> tuple[str, str] | None:
 
 def _retry(seconds: int) -> tuple[tuple[str, str], ...]:
     return (("Retry-After", str(seconds)),) if seconds else ()
-
-
-def _literal(host: str) -> str:
-    """The address, if it is one."""
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        return ""
 
 
 def server_context(tls: SipTls) -> ssl.SSLContext:

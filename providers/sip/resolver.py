@@ -189,7 +189,7 @@ class Resolver:
         if not host:
             raise Unresolvable("the address names no host", temporary=False)
         secure = uri.scheme == "sips"
-        if _is_ip(host):
+        if is_ip(host):
             spoken = transport or "udp"
             return [Hop(spoken, host, uri.port or default_port(spoken), server_name=_name(spoken, uri.host))]
         host = host.rstrip(".")
@@ -216,7 +216,7 @@ class Resolver:
 
     async def addresses(self, host: str) -> list[str]:
         """The addresses of a host, by our order of families. Raises Unresolvable."""
-        if _is_ip(host):
+        if is_ip(host):
             return [host]
         fault = Unresolvable(f"{host} has no address of {self._wanted}", temporary=False)
         found: list[str] = []
@@ -345,10 +345,11 @@ def _text(value: bytes) -> str:
 
 def _name(transport: Transport, host: str) -> str:
     """What the certificate must carry."""
-    return host if transport == "tls" and not _is_ip(host) else ""
+    return host if transport == "tls" and not is_ip(host) else ""
 
 
-def _is_ip(host: str) -> bool:
+def is_ip(host: str) -> bool:
+    """Whether it is an address, which needs no lookup, and not a name."""
     try:
         ip_address(host)
     except ValueError:

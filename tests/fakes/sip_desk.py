@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from fakes.journal import Journal
 from fakes.sip_phones import Phone
 
 from offhook.agents import link
@@ -76,19 +77,6 @@ class Pool:
 
     def retire(self, leg: AgentLeg) -> None:
         self.out -= 1
-
-
-class Journal:
-    """Keeps what the calls wrote."""
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[str, str, dict[str, Any]]] = []
-
-    def append(self, call_id: str, event: str, data: dict[str, Any], *, sync: bool = False) -> None:
-        self.entries.append((call_id, event, data))
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [data for _, name, data in self.entries if name == event]
 
 
 class Wire:

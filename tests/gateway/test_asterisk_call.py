@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from fakes.asterisk import AudioSocketChannel, FakeAri, WebSocketChannel
+from fakes.journal import Journal
 from fakes.served import free_port
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -39,17 +40,6 @@ pytestmark = pytest.mark.own_tasks("the fixtures close what they started")
 
 BASIC = "Basic " + base64.b64encode(b"offhook:secret").decode()
 CHANNEL = "1700000000.12"
-
-
-class Journal:
-    def __init__(self) -> None:
-        self.entries: list[tuple[str, dict[str, Any]]] = []
-
-    def append(self, call_id: str, event: str, data: dict[str, Any], *, sync: bool = False) -> None:
-        self.entries.append((event, data))
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [data for name, data in self.entries if name == event]
 
 
 class Echo(AgentLeg):

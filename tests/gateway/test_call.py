@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes.journal import Journal
 
 from offhook.agents import link
 from offhook.codecs.audio import PCMU
@@ -75,19 +76,6 @@ class Control(CarrierControl):
 
     async def check(self) -> str:
         return "test"
-
-
-class Journal:
-    """Keeps what the calls wrote; the journal on disk has tests of its own."""
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[str, str, dict[str, Any]]] = []
-
-    def append(self, call_id: str, event: str, data: dict[str, Any], *, sync: bool = False) -> None:
-        self.entries.append((call_id, event, data))
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [data for _, name, data in self.entries if name == event]
 
 
 class Agent(AgentLeg):
