@@ -82,10 +82,16 @@ class Scenario:
 
     # --- any step
 
-    def send(self, *lines: str, body: str = "", content_type: str = SDP_TYPE, retrans: int = 0) -> Self:
-        """Send a message; `retrans` is T1 in milliseconds, 0 for a message that is sent once."""
+    def send(
+        self, *lines: str, body: str = "", content_type: str = SDP_TYPE, retrans: int = 0, kept: bool = False
+    ) -> Self:
+        """Send a message; `retrans` is T1 in milliseconds, 0 for a message that is sent once.
+
+        `kept`: it is not lost, whatever `-lost` says.
+        """
         head = [*lines, *([f"Content-Type: {content_type}"] if body else []), "Content-Length: [len]", "", body]
         again = f' retrans="{retrans}"' if retrans else ""
+        again += ' lost="0"' if kept else ""
         self._steps.append(f"<send{again}><![CDATA[\n" + "\n".join(head) + "\n]]></send>")
         return self
 
@@ -117,6 +123,7 @@ class Scenario:
         body: str = "",
         content_type: str = SDP_TYPE,
         retrans: int = 500,
+        kept: bool = False,
     ) -> Self:
         """Send a request with the next CSeq, within the dialog as soon as there is one."""
         self._number += 1
@@ -124,7 +131,7 @@ class Scenario:
         if method == "INVITE":
             self._invite_number, self._invite_branch = self._number, self._branch
         lines = self._lines(method, method, self._number, self._branch, tagged=self._up or method != "INVITE")
-        return self.send(*lines, *headers, body=body, content_type=content_type, retrans=retrans)
+        return self.send(*lines, *headers, body=body, content_type=content_type, retrans=retrans, kept=kept)
 
     def invite(self, *headers: str, body: str | None = None, retrans: int = 500) -> Self:
         """Begin a call, or offer something else within it."""
