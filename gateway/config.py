@@ -34,6 +34,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from offhook.agents.config_source import ConfigError, Origin, Path, Problem, Source, dotted, read
 from offhook.gateway.config_sections import (
     DEFAULT_MAX_CALL_SECONDS,
     AgentConfig,
@@ -52,7 +53,6 @@ from offhook.gateway.config_sections import (
     Tracing,
     hint_of,
 )
-from offhook.gateway.config_source import ConfigError, Origin, Path, Problem, Source, dotted, read
 from offhook.gateway.numbers import canonical
 from offhook.providers import PROVIDERS, provider_class
 from offhook.providers.sip.settings import SipSettings

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from offhook.agents.config_source import typed
 from offhook.agents.registry import BUILT_IN
-from offhook.gateway.config_source import typed
 from offhook.gateway.hours import Hours
 from offhook.gateway.numbers import NumberPattern, PhoneNumber
 

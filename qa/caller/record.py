@@ -1,0 +1,44 @@
+"""What the caller did, step by step, for the verdict afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from offhook.qa.activity import Span
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """One step as it went. The caller only notes; whether what was expected came true is judged from the wire."""
+
+    index: int
+    "Of the scenario's steps, from 0."
+    verb: str
+    name: str = ""
+    "The step's `as`."
+    began: float = 0.0
+    "Track second."
+    ended: float = 0.0
+    "When the next step began; what the step's `expect` waits for has come by then, or its time was over."
+    spoken: Span | None = None
+    "What the caller said in it, to the sample: of a sentence from its first to its last voiced sample."
+    source: str = ""
+    "Key of what was said in `Script.sounds`; it is compared with the wire."
+    keys: str = ""
+    failed: str = ""
+    "Why the step could not be done, such as that the agent did not fall silent within 15 s; empty: it was."
+    skipped: bool = False
+    "The call was over, or had failed, before."
+
+
+@dataclass(slots=True)
+class CallerRecord:
+    """What the caller of one call did."""
+
+    steps: list[StepRecord] = field(default_factory=list)
+    hung_up: bool = False
+    "The caller ended the call, by a step or because it could not go on."
+    gave_up: str = ""
+    "Why it could not go on; empty: it did to the last step."
+    persona_said: list[tuple[float, str]] = field(default_factory=list)
+    "Track second and sentence, of a persona."

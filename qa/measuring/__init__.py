@@ -1,0 +1,1 @@
+"""What a call was like, from what was on the wire."""

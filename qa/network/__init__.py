@@ -1,0 +1,1 @@
+"""Bad networks: delay, jitter, loss and the rest, by a seed."""

@@ -1,0 +1,1 @@
+"""Scenarios: what a test caller does in a call, and what must come of it."""
