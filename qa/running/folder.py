@@ -1,0 +1,82 @@
+"""Where a run is kept: `qa-runs/<run>/` with run.json, calls/*.wav, *.pcap, *.json, and the reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from offhook.qa.running.result import RunReport
+
+RUN_FILE: Final = "run.json"
+
+CALLS: Final = "calls"
+"""Folder of the calls' recordings and captures."""
+
+_REPORT: Final = TypeAdapter(RunReport)
+
+
+class NoRun(Exception):
+    """There is no such run, or it cannot be read; the text says which and what to do."""
+
+
+def new_folder(root: Path) -> Path:
+    """Make the folder of a new run, named by the time. Raises OSError."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1, 1000):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        (folder / CALLS).mkdir()
+        return folder
+    raise FileExistsError(f"{root} has a thousand runs of this very second")
+
+
+def find_run(given: Path, root: Path) -> Path:
+    """The folder of a run: as given, that of a run.json, a name below `root`, or the `last` one. Raises NoRun."""
+    if str(given) == "last":
+        runs = sorted(found.parent for found in root.glob(f"*/{RUN_FILE}"))
+        if not runs:
+            raise NoRun(f"no run in {root} yet; `offhook qa run` makes one")
+        return runs[-1]
+    for folder in (given, given.parent if given.name == RUN_FILE else given, root / given):
+        if (folder / RUN_FILE).is_file():
+            return folder
+    raise NoRun(f"{given}: no run there; name a folder with a {RUN_FILE}, or `last`")
+
+
+def read_run(folder: Path) -> RunReport:
+    """Read a run back. Raises NoRun."""
+    file = folder / RUN_FILE if folder.is_dir() else folder
+    try:
+        return _REPORT.validate_json(file.read_bytes())
+    except OSError as error:
+        raise NoRun(f"{file}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise NoRun(f"{file} is no run of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def write_run(report: RunReport, folder: Path) -> Path:
+    """Write run.json, whole or not at all."""
+    file = folder / RUN_FILE
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps(_plain(asdict(report)), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    os.replace(fresh, file)
+    return file
+
+
+def _plain(value: Any) -> Any:
+    """Floats rounded to what anybody reads: a tenth of a microsecond."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value

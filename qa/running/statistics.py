@@ -1,0 +1,106 @@
+"""Figures of many calls: percentiles, how sure they are, and whether two runs differ by more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Final
+
+import numpy as np
+
+RESAMPLES: Final = 2000
+"""Resamples of a bootstrap: the bounds of a 95 % interval then move by less than a tenth of its width."""
+
+CONFIDENCE: Final = 0.95
+
+FEWEST_OF_A_RATE: Final = 10
+"""Events below which a rate is not shown: one of them would move it by more than a tenth."""
+
+NOISE_SEED: Final = 20_260_101
+"""Of the resampling: the same samples give the same interval."""
+
+Statistics = dict[str, float | None]
+"""n, p50, p90, p95, p99, max, and p95_low and p95_high, the bounds of the 95 % interval of p95."""
+
+
+def statistics(samples: Sequence[float]) -> Statistics:
+    """Percentiles by linear interpolation; all None without samples, the interval None with fewer than three."""
+    names = ("p50", "p90", "p95", "p99", "max", "p95_low", "p95_high")
+    if not len(samples):
+        return {"n": 0, **dict.fromkeys(names)}
+    values = np.asarray(samples, np.float64)
+    p50, p90, p95, p99 = (float(value) for value in np.percentile(values, [50, 90, 95, 99]))
+    low, high = p95_interval(values) if len(values) >= 3 else (None, None)
+    return dict(zip(("n", *names), (len(values), p50, p90, p95, p99, float(values.max()), low, high), strict=True))
+
+
+def p95_interval(samples: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Bounds of the 95 % interval of the p95, by the percentile bootstrap (Efron 1979)."""
+    drawn = _resampled_p95(np.asarray(samples, np.float64), np.random.default_rng(NOISE_SEED))
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _resampled_p95(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    picks = rng.integers(0, len(values), (RESAMPLES, len(values)))
+    return np.asarray(np.percentile(values[picks], 95, axis=1))
+
+
+def pass_power(passed: int, of: int, k: int) -> float | None:
+    """pass^k: the chance that k calls, drawn from those made, all passed; None when fewer than k were made."""
+    return comb(passed, k) / comb(of, k) if 0 < k <= of else None
+
+
+def gathered(metrics: Iterable[Mapping[str, object]]) -> dict[str, Statistics]:
+    """Statistics of every numeric metric over calls; lists are taken sample by sample."""
+    samples: dict[str, list[float]] = {}
+    for one in metrics:
+        for name, value in one.items():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, int | float) and not isinstance(item, bool):
+                    samples.setdefault(name, []).append(float(item))
+    return {name: statistics(values) for name, values in samples.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric in two runs."""
+
+    metric: str
+    before: float
+    after: float
+    "p95 of both."
+    low: float
+    high: float
+    "95 % interval of after - before."
+    samples: tuple[int, int]
+    worse: bool
+    "Worse beyond noise, and by more than what is worth a word."
+    better: bool
+
+
+def difference(
+    metric: str, before: Sequence[float], after: Sequence[float], *, slack: float, higher_is_worse: bool = True
+) -> Difference | None:
+    """Compare the p95 of two runs; None when one has fewer than five samples.
+
+    Args:
+        metric: its name.
+        before, after: samples.
+        slack: a change smaller than this, in the metric's unit, is no change however sure it is.
+        higher_is_worse: False of scores, whose p5 is compared instead.
+    """
+    if min(len(before), len(after)) < 5:
+        return None
+    sign = 1.0 if higher_is_worse else -1.0
+    old, new = sign * np.asarray(before, np.float64), sign * np.asarray(after, np.float64)
+    rng = np.random.default_rng(NOISE_SEED)
+    drawn = _resampled_p95(new, rng) - _resampled_p95(old, rng)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = (float(value) for value in np.percentile(drawn, [tail, 100 - tail]))
+    was, now = float(np.percentile(old, 95)), float(np.percentile(new, 95))
+    worse, better = low > 0 and now - was > slack, high < 0 and was - now > slack
+    low, high = sorted((sign * low, sign * high))
+    return Difference(metric, sign * was, sign * now, low, high, (len(old), len(new)), worse, better)
