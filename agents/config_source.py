@@ -12,7 +12,7 @@ YAML 1.2 gives them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
@@ -29,12 +29,36 @@ MAX_NODES: Final = 100_000
 
 Path = tuple[str | int, ...]
 
-_VARIABLE = re.compile(
-    r"\$(?:(?P<escape>\$)(?=\{)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\{[^}]*\}?))"
-)
 _SECRET_NAME = re.compile(r"token|secret|key|password|passphrase|credential", re.IGNORECASE)
 _INT = re.compile(r"-?(0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """How the names of variables are written, and what is said of one that has no value."""
+
+    pattern: re.Pattern[str]
+    "From `variable_pattern`."
+    missing: Callable[[str, bool], str]
+    "Name, and whether it is there but empty → what to do about it; empty: nothing, it stands for no letters."
+
+
+def variable_pattern(name: str) -> re.Pattern[str]:
+    """What finds `${NAME}`, `${NAME:-default}`, `$${` and mistakes, for names of the form `name` (without groups)."""
+    return re.compile(
+        rf"\$(?:(?P<escape>\$)(?=\{{)|\{{(?P<name>{name})(?::-(?P<default>[^}}]*))?\}}|(?P<bad>\{{[^}}]*\}}?))"
+    )
+
+
+def _not_set(name: str, empty: bool) -> str:
+    return (
+        f"environment variable {name} {'is empty' if empty else 'is not set'}; set it (in the environment or in .env "
+        f"beside this file) or write ${{{name}:-default}}"
+    )
+
+
+ENVIRONMENT: Final = Variables(variable_pattern(r"[A-Za-z_][A-Za-z0-9_]*"), _not_set)
 
 
 class Plain(str):
@@ -104,7 +128,12 @@ def dotted(path: Path) -> str:
 
 
 def read(
-    text: str, name: str, env: Mapping[str, str], known: frozenset[str], only: frozenset[str] = frozenset()
+    text: str,
+    name: str,
+    env: Mapping[str, str],
+    known: frozenset[str],
+    only: frozenset[str] = frozenset(),
+    variables: Variables = ENVIRONMENT,
 ) -> Source:
     """Read a configuration text and lay the environment over it.
 
@@ -115,6 +144,7 @@ def read(
         known: the top-level keys. Variables that name none of them are somebody else's (Kubernetes sets
             OFFHOOK_PORT for a service of that name), unless they are nested or all but name one.
         only: when given, a missing variable matters below these top-level keys only.
+        variables: how they are written, where `env` is not the environment.
 
     Raises:
         ConfigError: not YAML, not a mapping, a key twice, a variable that is not set, an override of nothing.
@@ -123,7 +153,7 @@ def read(
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError([_yaml_problem(error, name)]) from error
-    reader = _Reader(name, env, only)
+    reader = _Reader(name, env, only, variables)
     tree: Any = {} if node is None else reader.build(node, ())
     source = Source(tree, reader.origins, reader.secrets)
     source.origins.setdefault((), Origin(name, 1, 1))
@@ -158,8 +188,14 @@ def typed(value: Any) -> Any:
 class _Reader:
     """Turns YAML nodes into the tree."""
 
-    def __init__(self, name: str, env: Mapping[str, str], only: frozenset[str] = frozenset()) -> None:
-        self.name, self.env, self.only = name, env, only
+    def __init__(
+        self,
+        name: str,
+        env: Mapping[str, str],
+        only: frozenset[str] = frozenset(),
+        variables: Variables = ENVIRONMENT,
+    ) -> None:
+        self.name, self.env, self.only, self.variables = name, env, only, variables
         self.origins: dict[Path, Origin] = {}
         self.secrets: set[str] = set()
         self.problems: list[Problem] = []
@@ -221,20 +257,15 @@ class _Reader:
                 return ""
             variable, default = match["name"], match["default"]
             value = self.env.get(variable, "")
-            if not value and default is None and (not self.only or path[0] in self.only):
-                state = "is empty" if variable in self.env else "is not set"
-                self.problem(
-                    path,
-                    f"environment variable {variable} {state}; set it (in the environment or in .env beside this "
-                    f"file) or write ${{{variable}:-default}}",
-                    node,
-                )
+            wanted = not value and default is None and (not self.only or not self.only.isdisjoint(path[:1]))
+            if wanted and (message := self.variables.missing(variable, variable in self.env)):
+                self.problem(path, message, node)
             value = value or default or ""
             if _SECRET_NAME.search(variable) or _SECRET_NAME.search(str(path[-1]) if path else ""):
                 self.secrets.add(value)
             return value
 
-        return _VARIABLE.sub(value_of, text)
+        return self.variables.pattern.sub(value_of, text)
 
 
 def _yaml_problem(error: yaml.YAMLError, name: str) -> Problem:
