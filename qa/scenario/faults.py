@@ -60,10 +60,9 @@ def _depth(loc: At, tree: Any) -> int | None:
     """Index of the first part of a location that stands in no file; None: all do."""
     here: Any = tree
     for depth, part in enumerate(loc):
-        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int)):
-            here = here[part]
-        else:
+        if not (part in here if isinstance(here, dict) else isinstance(here, list) and isinstance(part, int)):
             return depth
+        here = here[part]
     return None
 
 
@@ -107,6 +106,8 @@ def _message(line: ErrorDetails, model: type[BaseModel], at: At) -> str:
 
 def _choice(said: str, expected: str) -> str:
     choices = [word.strip("'\" ") for word in expected.replace(" or ", ", ").split(",")]
+    if len(choices) == 1:
+        return f"must be {choices[0]}, not {said}"
     close = get_close_matches(said, choices, 1)
     known = ", ".join(choice or '""' for choice in choices)
     return f"{said!r} is none of {known}" + (f"; did you mean {close[0]}?" if close and close[0] else "")
