@@ -113,9 +113,13 @@ class LiveActivity:
         "Start of the present stretch of speech; None while silent."
         self.last_voiced: float | None = None
         "End of the last voiced window."
+        self.kept: bytearray | None = None
+        "Set it to an empty one, and what is fed from then on is kept: a persona or a test listens there."
 
     def feed(self, heard: bytes) -> None:
         """Take the next samples of the track, int16 little-endian."""
+        if self.kept is not None:
+            self.kept += heard
         data = self._rest + heard
         whole = len(data) - len(data) % WINDOW_BYTES
         self._rest = data[whole:]

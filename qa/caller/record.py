@@ -22,6 +22,11 @@ class StepRecord:
     "When the next step began; what the step's `expect` waits for has come by then, or its time was over."
     spoken: Span | None = None
     "What the caller said in it, to the sample: of a sentence from its first to its last voiced sample."
+    since: float = 0.0
+    """Track second from which its `expect.within` counts: the end of what was said or pressed, in this step or, when
+    this one only listens, in the one before; otherwise when it began."""
+    within: float = 0.0
+    "Its `expect.within`, or what stands for it: the length of a `silence`, the caller's patience."
     source: str = ""
     "Key of what was said in `Script.sounds`; it is compared with the wire."
     keys: str = ""
