@@ -178,6 +178,11 @@ class Heard(Part):
 HeardOf = Annotated[Heard, BeforeValidator(lambda value: {"all": [value]} if isinstance(value, str) else value)]
 
 
+def _unless_empty(value: Any) -> Any:
+    """Nothing for an empty text, so that a variable can leave an expectation out."""
+    return None if value == "" else value
+
+
 class TransferTo(Part):
     """Where the agent must hand the caller to."""
 
@@ -200,13 +205,15 @@ class Expect(Part):
     """From the caller's first voiced sample on, in a step with `barge_in`."""
     agent_keeps_talking: Duration | None = None
     """For so long after the caller's sound began, pauses between sentences included."""
-    heard: HeardOf | None = None
-    """In the agent's next turn, or the one under way. Needs a recogniser."""
-    not_heard: HeardOf | None = None
-    dtmf: Text | None = None
-    """Keys that the agent presses, all of them, in order."""
+    heard: Annotated[HeardOf | None, BeforeValidator(_unless_empty)] = None
+    """In the agent's next turn, or the one under way. Needs a recogniser. An empty text expects nothing."""
+    not_heard: Annotated[HeardOf | None, BeforeValidator(_unless_empty)] = None
+    """What must not be said there. An empty text expects nothing."""
+    dtmf: Annotated[Text | None, BeforeValidator(_unless_empty)] = None
+    """Keys that the agent presses, all of them, in order. An empty text expects nothing."""
     transfer: Annotated[TransferTo, _short("to")] | None = None
     hangup: Literal["by_agent", "by_caller", "by_anyone"] | None = None
+    """The call ends, and by whom."""
     tail_intact: bool | None = None
     """The last word before the hang-up was not cut: the agent's audio ends in silence, not in speech."""
     within: Duration | None = None
