@@ -1,0 +1,215 @@
+"""The recogniser's own process: `python -m offhook.qa.measuring.recogniser`.
+
+pocketsphinx with its general English model, at low priority. It reads one turn a request from standard input and
+answers on standard output, framed as in `agents.speech.stt_worker`.
+
+Theory of operation
+-------------------
+The general model writes what was said, with many mistakes: it learnt from 16 kHz audio of people, and gets telephone
+audio, often of a synthesiser. Whether an expected phrase was said is therefore decided by its sounds as well:
+
+* The text is turned back into sounds (phones) by the dictionary, and the phrase's are looked for in them; a few may
+  differ. `data birth` has but one sound less than `date of birth`.
+* A second pass looks for the phrase alone, against a loop of all sounds (keyword spotting), and gives how much less
+  likely the phrase is than the best sounds at its place.
+
+Either is believed only when it fits so well that of sentences which do not have the phrase less than one in a
+thousand fits as well; short phrases have to fit better. `docs/qa.md` has the rates that were measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pocketsphinx
+
+from offhook.agents.parent import die_with_parent
+from offhook.agents.speech.stt_worker import FRAME, MODEL_RATE, read_frame
+from offhook.codecs.convert import resample_all
+from offhook.qa.measuring.words import plain, spoken
+
+NICE: Final = 10
+"""Added to the process's niceness: calls under way go first."""
+
+PAD: Final = np.zeros(2400, np.int16)
+"""Silence put before and after a turn, 0.3 s: the model wants some."""
+
+MAX_PIECE: Final = 30 * 8000
+"""Samples that are understood at once; longer turns are cut in a pause of their last third."""
+
+WINDOW: Final = 240
+"""Samples, 30 ms, of which the quietest is where a long turn is cut."""
+
+SEARCH: Final = {"maxhmmpf": 3000, "maxwpf": 8}
+"""Half the work of the defaults, for a hundredth more wrong words."""
+
+LOWEST: Final = "1e-300"
+"""Likelihood ratio from which the spotting gives a phrase at all; what is believed is decided afterwards."""
+
+SCORE_SCALE: Final = 1024
+"""pocketsphinx gives scores shifted right by ten bits (SENSCR_SHIFT)."""
+
+PHRASES: Final = "phrases"
+WORDS: Final = "words"
+"""Names of the two searches."""
+
+
+class Request(msgspec.Struct):
+    """One turn to understand; its audio comes behind, int16 at 8 kHz."""
+
+    phrases: list[str] = []
+    "Looked for in it."
+
+
+class Answer(msgspec.Struct):
+    """What was said."""
+
+    text: str = ""
+    found: list[str] = []
+    "Phrases that were found by their sounds."
+    unknown: list[str] = []
+    "Words of phrases that the dictionary does not have: those phrases are looked for in the text only."
+
+
+class Recogniser:
+    """One decoder. Everything it does blocks."""
+
+    def __init__(self) -> None:
+        self._decoder: Any = pocketsphinx.Decoder(loglevel="FATAL", **SEARCH)
+        self._words = self._decoder.current_search()
+        self._taught = ""
+        self._ways: dict[str, list[tuple[str, list[str]]]] = {}
+        "Phrase → its ways to be spoken: the words, and their sounds."
+        self._unknown: list[str] = []
+
+    def answer(self, request: Request, pcm: bytes) -> Answer:
+        """Understand one turn; without audio only the model is loaded."""
+        self._learn(request.phrases)
+        texts: list[str] = []
+        scores: dict[str, float] = {}
+        for piece in _pieces(np.frombuffer(pcm, "<i2")):
+            wave = resample_all(np.concatenate([PAD, piece, PAD]).tobytes(), 8000, MODEL_RATE)
+            texts.append(self._understand(wave))
+            for words, score in self._spot(wave):
+                scores[words] = max(score, scores.get(words, -math.inf))
+        text = " ".join(filter(None, texts))
+        said = self._sounds(text.split()) or []
+        found = [
+            phrase
+            for phrase, ways in self._ways.items()
+            if any(_believed(sounds, said, scores.get(words, -math.inf)) for words, sounds in ways)
+        ]
+        return Answer(text, found, self._unknown)
+
+    def _understand(self, wave: bytes) -> str:
+        self._decode(self._words, wave)
+        best = self._decoder.hyp()
+        return best.hypstr if best is not None else ""
+
+    def _spot(self, wave: bytes) -> list[tuple[str, float]]:
+        if not any(self._ways.values()):
+            return []
+        self._decode(PHRASES, wave)
+        segments = self._decoder.seg() or ()
+        return [(one.word.strip(), SCORE_SCALE * math.log(one.prob)) for one in segments if one.prob > 0]
+
+    def _decode(self, search: str, wave: bytes) -> None:
+        self._decoder.activate_search(search)
+        self._decoder.start_utt()
+        # The whole turn at once: its loudness is normalised over all of it.
+        self._decoder.process_raw(wave, False, True)
+        self._decoder.end_utt()
+
+    def _learn(self, phrases: Sequence[str]) -> None:
+        name = hashlib.sha256(repr(phrases).encode()).hexdigest()
+        if name == self._taught:
+            return
+        if any(self._ways.values()):
+            self._decoder.remove_search(PHRASES)
+        self._taught, self._ways, self._unknown = name, {}, []
+        for phrase in phrases:
+            ways = [self._known(way) for way in spoken(phrase)]
+            self._ways[phrase] = [(" ".join(way), self._sounds(way) or []) for way in ways if way]
+        lines = sorted({f"{words} /{LOWEST}/\n" for ways in self._ways.values() for words, _ in ways})
+        if lines:
+            with tempfile.TemporaryDirectory(prefix="offhook-phrases-") as folder:
+                file = Path(folder, "phrases")
+                file.write_text("".join(lines), encoding="utf-8")
+                self._decoder.add_kws(PHRASES, str(file))
+
+    def _known(self, words: list[str]) -> list[str]:
+        """The words as the dictionary has them; nothing when it has not, and cannot put them together from two."""
+        found: list[str] = []
+        for word in words:
+            if self._decoder.lookup_word(word) is not None:
+                found.append(word)
+                continue
+            halves = [(word[:at], word[at:]) for at in range(2, len(word) - 1)]
+            known = (pair for pair in halves if all(self._decoder.lookup_word(half) is not None for half in pair))
+            pair = min(known, key=lambda pair: abs(len(pair[0]) - len(pair[1])), default=None)
+            if pair is None:
+                if word not in self._unknown:
+                    self._unknown.append(word)
+                return []
+            found.extend(pair)
+        return found
+
+    def _sounds(self, words: Sequence[str]) -> list[str]:
+        return [sound for word in words for sound in (self._decoder.lookup_word(plain(word)) or "").split()]
+
+
+def _pieces(turn: np.ndarray[Any, np.dtype[np.int16]]) -> list[np.ndarray[Any, np.dtype[np.int16]]]:
+    """Cut a long turn where it is quietest."""
+    cuts = [0]
+    while len(turn) - cuts[-1] > MAX_PIECE:
+        last = turn[cuts[-1] + MAX_PIECE * 2 // 3 : cuts[-1] + MAX_PIECE].astype(np.float64)
+        level = np.square(last[: len(last) // WINDOW * WINDOW].reshape(-1, WINDOW)).mean(axis=1)
+        cuts.append(cuts[-1] + MAX_PIECE * 2 // 3 + int(np.argmin(level)) * WINDOW)
+    return [turn[start:end] for start, end in pairwise([*cuts, len(turn)])]
+
+
+def _believed(sounds: Sequence[str], said: Sequence[str], score: float) -> bool:
+    count = len(sounds)
+    if not count:
+        return False
+    share = 0.0 if count < 5 else 0.2 if count < 8 else 0.25
+    return score >= -(90.0 + 6.0 * count) or difference(sounds, said) <= share * count
+
+
+def difference(sounds: Sequence[str], said: Sequence[str]) -> int:
+    """How many sounds must be changed, left out or put in to find them in a row in what was said."""
+    row = [0] * (len(said) + 1)
+    for count, wanted in enumerate(sounds, 1):
+        above, row = row, [count]
+        for at, sound in enumerate(said):
+            row.append(min(above[at] + (sound != wanted), above[at + 1] + 1, row[at] + 1))
+    return min(row)
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    die_with_parent()
+    os.nice(NICE)
+    recogniser = Recogniser()
+    out = sys.stdout.buffer
+    while (frame := read_frame(sys.stdin.buffer)) is not None:
+        answer = msgspec.json.encode(recogniser.answer(msgspec.json.decode(frame[0], type=Request), frame[1]))
+        out.write(FRAME.pack(len(answer), 0) + answer)
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()
