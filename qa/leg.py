@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 from urllib.parse import urlencode, urlsplit
 
+from offhook.providers.carrier_side import CarrierSide
 from offhook.providers.markup import (
     Dial,
     HangUp,
@@ -38,7 +39,7 @@ from offhook.qa.carrier import CallCard, Carrier, Status
 from offhook.qa.line import Line
 from offhook.qa.result import Callback, Transfer
 from offhook.qa.session import MediaSession, SocketRefused
-from offhook.qa.web import Reply, Unreachable, WebClient
+from offhook.qa.web import Reply, Requests, Unreachable
 
 MAX_DOCUMENTS: Final = 30
 """Documents one call may fetch; more is a bot that redirects to itself."""
@@ -79,11 +80,21 @@ class Callee:
 class Exchange(Protocol):
     """The simulator, as one of its calls sees it."""
 
-    carrier: Carrier
-    web: WebClient
-    callee: Callee
-    webhook_url: str
-    "Public."
+    @property
+    def carrier(self) -> Carrier:
+        """Its manners."""
+
+    @property
+    def web(self) -> Requests:
+        """What asks the bot."""
+
+    @property
+    def callee(self) -> Callee:
+        """Who picks up when the bot transfers a caller."""
+
+    @property
+    def webhook_url(self) -> str:
+        """Where the bot is asked first, by its public name."""
 
     def reach(self, url: str) -> str:
         """Where a public URL is really served."""
@@ -119,6 +130,10 @@ class CarrierLeg:
         self.closed_by_bot: int | None = None
         "RFC 6455 code with which the bot closed the latest media stream; None: it did not."
         self.webhook_ms = 0.0
+        self.webhook_status = 0
+        "HTTP status of the first webhook's answer; 0: none came."
+        self.socket_failure: SocketRefused | None = None
+        "Why the latest media socket could not be opened; None: it was."
         self.answered_at = 0.0
         "Monotonic seconds at which the webhook was answered."
         self.ended_how = ""
@@ -236,7 +251,7 @@ class CarrierLeg:
             case Say():
                 self.carrier_said.append(verb.text)
             case PlayDigits():
-                self.digits_played.append(verb.digits)
+                self.play_digits(verb.digits)
             case Play():
                 self.carrier_said.append(f"({verb.url})")
             case Unknown():
@@ -273,17 +288,20 @@ class CarrierLeg:
         if verb.refused is not None:
             self.errors.append(f"{verb.refused.code} {verb.refused.detail}".strip())
             return False
-        side = self._exchange.carrier.side(self.card, verb)
-        line = Line(side)
-        session = MediaSession(line, self._moved)
+        side = self._side(verb)
+        line = self._line_for(side, verb)
+        session = self._session_for(line)
         try:
             await session.open(self._exchange.reach(verb.url), self._exchange.carrier.upgrade_headers(verb.url))
         except SocketRefused as error:
+            self.socket_failure = error
             self.errors.append(f"media socket refused: {error}")
             self._call_back_stream(verb, "failed", side.stream_id)
             return False
+        self.socket_failure = None
         self._call_back_stream(verb, "started", side.stream_id)
         self.line, self.session, self.closed_by_bot = line, session, None
+        self._streams(verb)
         try:
             await session.run(self._ordered, self.settled)
         finally:
@@ -301,6 +319,21 @@ class CarrierLeg:
             fields = carrier.fields(self.card) | carrier.stream_fields(event, stream_id, verb.url)
             self._start_aside(self._call_back(verb.status_url, verb.status_method, fields), "qa-callback")
 
+    def _side(self, verb: OpenStream) -> CarrierSide:
+        """The carrier's side of a media stream."""
+        return self._exchange.carrier.side(self.card, verb)
+
+    def _line_for(self, side: CarrierSide, verb: OpenStream) -> Line:
+        """The audio of a media stream."""
+        return Line(side)
+
+    def _session_for(self, line: Line) -> MediaSession:
+        """What carries that audio."""
+        return MediaSession(line, self._moved)
+
+    def _streams(self, verb: OpenStream) -> None:
+        """A media socket was opened."""
+
     def _moved(self) -> None:
         tick, self.tick = self.tick, asyncio.Event()
         tick.set()
@@ -309,7 +342,7 @@ class CarrierLeg:
 
     async def _dial(self, verb: Dial) -> list[Verb] | None:
         to = verb.targets[0] if verb.targets else ""
-        self.transfers.append(Transfer(to, verb.caller_id, time.monotonic() - self._began))
+        self._transferred(Transfer(to, verb.caller_id, time.monotonic() - self._began))
         self.settled.set()
         callee = self._exchange.callee
         await self._wait_ordered(callee.seconds)
@@ -317,6 +350,10 @@ class CarrierLeg:
             return None
         fields = self._exchange.carrier.dial_fields(callee.outcome, -int(-callee.seconds // 1))
         return await self._fetch(_MarkupOrder("", verb.after_url, verb.after_method), fields)
+
+    def _transferred(self, transfer: Transfer) -> None:
+        """The bot connects the caller to somebody else."""
+        self.transfers.append(transfer)
 
     async def _wait_ordered(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
@@ -331,6 +368,8 @@ class CarrierLeg:
             raise RingFailed(f"the bot asked for more than {MAX_DOCUMENTS} documents in one call")
         asked = time.monotonic()
         reply = await self.post(order.url, order.method, self._exchange.carrier.fields(self.card) | (extra or {}))
+        if self._documents == 1:
+            self.webhook_status = reply.status
         if not 200 <= reply.status < 300:
             raise RingFailed(f"{order.url} answered {reply.status}", reply.status)
         if self._documents == 1:

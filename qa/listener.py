@@ -29,26 +29,26 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """Serves `app` from `async with` to its end.
+    """Serves `app` from `async with` to its end, at a free port of 127.0.0.1 unless another address is given.
 
     >>> async with Listener(app) as listener:
     ...     listener.url
     'http://127.0.0.1:40123'
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, host: str = "127.0.0.1", port: int = 0) -> None:
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
-        self.port = 0
+        self.host, self.port = host, port
 
     @property
     def url(self) -> str:
         """Where it listens, no slash at the end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
-        listening = socket.create_server(("127.0.0.1", 0))
+        listening = socket.create_server((self.host, self.port))
         self.port = listening.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve([listening]), name="qa-listener")
         up = asyncio.create_task(self._server.up.wait())

@@ -1,7 +1,12 @@
 """The media socket of one simulated call: a `Line` on a WebSocket, 20 ms frames against absolute deadlines.
 
-One task sends and one receives. Only the sender sends, so that the carrier's sequence numbers are in order; the
-receiver wakes it when a message has made the carrier owe something sooner than the next frame.
+Theory of operation
+-------------------
+No task runs per frame. A timer is set for whatever is due next: the caller's frame, or before that a message that the
+carrier owes (a mark that was reached), or one that a slow network lets through. What the bot sends is handled as it
+arrives. Everything is sent from one thread in the order it was built, so the carrier's sequence numbers are in order.
+
+A network that is not perfect lies between the line and the socket, in both directions, on the track clock.
 """
 
 from __future__ import annotations
@@ -11,67 +16,71 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
-
 from offhook.qa.line import Line
+from offhook.qa.network.model import Transit, both_ways
+from offhook.qa.scenario.model import Network
+from offhook.qa.websocket import MediaSocket, SocketRefused
 
-OPEN_TIMEOUT_S: Final = 5.0
-CLOSE_TIMEOUT_S: Final = 2.0
+__all__ = ["MediaSession", "SocketRefused"]
 
 MAX_UNSENT: Final = 160_000
 """Bytes that may wait for a bot that does not read, some ten seconds of audio; what comes then is lost, as it is at the
 carriers (Twilio 31930, Plivo DegradedStream)."""
 
-WRITE_LIMIT: Final = 1 << 20
-"""Never reached, so that sending never waits and the clock of the frames stays the simulator's own."""
-
-MAX_MESSAGE: Final = 16 << 20
-"""Bytes of one message of the bot: a bot may send a whole minute of audio at once."""
-
-
-class SocketRefused(Exception):
-    """The media socket could not be opened. `status` is the HTTP status of the answer, 0 if there was none."""
-
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
+TCP_HEAD: Final = 54
+"""Bytes that IPv4, TCP and WebSocket add to a message, as far as a slow link is concerned."""
 
 
 class MediaSession:
-    """Runs one line over one media socket."""
+    """Runs one line over one media socket.
 
-    def __init__(self, line: Line, on_tick: Callable[[], None]) -> None:
+    Args:
+        line: the audio.
+        on_tick: called whenever the line has moved on: after every frame, and after messages in between.
+        network: what lies between; None: nothing.
+        seed: of that network.
+        binary: caller audio goes as binary messages, as on the agent link.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        on_tick: Callable[[], None],
+        *,
+        network: Network | None = None,
+        seed: int = 1,
+        binary: bool = False,
+    ) -> None:
         self.line = line
-        self._on_tick = on_tick
-        self._keys: list[str] = []
-        self._wake = asyncio.Event()
-        self._sleeps_until = 0.0
-        self._socket: ClientConnection | None = None
         self.close_code = 0
         "RFC 6455 code with which the bot closed; 0: it did not."
+        self.was_reset = False
+        "The network broke the connection off, as it was told to."
+        self._on_tick = on_tick
+        self._text = not binary
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._socket: MediaSocket | None = None
+        self._broken = asyncio.Event()
+        self._error: Exception | None = None
+        self._out: Transit[tuple[bytes, bool]] | None = None
+        self._back: Transit[str | bytes] | None = None
+        self._reset_at: float | None = None
+        if network is not None:
+            out, back = both_ways(network, seed, ordered=True)
+            self._out, self._back, self._reset_at = Transit(out), Transit(back), network.reset
+
+    @property
+    def network_delay(self) -> float:
+        """Mean seconds that the network added one way."""
+        if self._out is None or self._back is None:
+            return 0.0
+        ways = [way.model for way in (self._out, self._back) if way.model.sent]
+        return sum(model.mean_delay for model in ways) / len(ways) if ways else 0.0
 
     async def open(self, url: str, headers: dict[str, str]) -> None:
         """Open the socket at `url`. Raises SocketRefused."""
-        try:
-            self._socket = await connect(
-                url,
-                additional_headers=headers,
-                user_agent_header=None,
-                compression=None,
-                open_timeout=OPEN_TIMEOUT_S,
-                close_timeout=CLOSE_TIMEOUT_S,
-                ping_interval=None,
-                proxy=None,
-                max_size=MAX_MESSAGE,
-                max_queue=None,
-                write_limit=WRITE_LIMIT,
-            )
-        except InvalidHandshake as error:
-            response = getattr(error, "response", None)
-            raise SocketRefused(f"{url}: {error}", response.status_code if response else 0) from error
-        except (OSError, TimeoutError, InvalidURI) as error:
-            raise SocketRefused(f"{url}: {error or type(error).__name__}") from error
+        self._socket = await MediaSocket.connect(url, headers)
 
     async def run(self, until: asyncio.Event, opened: asyncio.Event) -> None:
         """Carry the call until the bot closes the socket or `until` is set; then say stop and close.
@@ -80,74 +89,113 @@ class MediaSession:
         """
         assert self._socket is not None
         socket = self._socket
-        tasks = [
-            asyncio.create_task(self._receive(socket), name="qa-receive"),
-            asyncio.create_task(self._send(socket, opened), name="qa-send"),
+        self._send(socket, self.line.open(time.monotonic()))
+        opened.set()
+        socket.listen(self._received)
+        self._arm()
+        ends = [
+            asyncio.create_task(socket.closed.wait(), name="qa-closed"),
             asyncio.create_task(until.wait(), name="qa-until"),
+            asyncio.create_task(self._broken.wait(), name="qa-broken"),
         ]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
+            for task in ends:
                 task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            last_words = self.line.stop(time.monotonic())
-        for task, result in zip(tasks, results, strict=True):
-            if task in done and isinstance(result, Exception) and not isinstance(result, ConnectionClosed):
-                raise result
-        if socket.close_code is None:
-            try:
-                await self._send_all(socket, last_words)
-                await socket.close()
-                return
-            except ConnectionClosed:  # the bot was first, by a moment
-                await socket.wait_closed()
-        self.close_code = socket.close_code or 0
+            await asyncio.gather(*ends, return_exceptions=True)
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            socket.listen(_ignore)
+            if self._out is not None:  # what is under way gets there, only sooner
+                for _, (message, text) in self._out.due(float("inf")):
+                    socket.send(message, text=text)
+            for message in self.line.stop(time.monotonic()):
+                socket.send(message, text=True)
+            self.close_code = socket.close_code or 0
+            await socket.close()
+        if self._error is not None:
+            raise self._error
 
     def press(self, digit: str) -> None:
         """Send a key."""
-        self._keys.append(digit)
-        self._wake.set()
+        if self._socket is not None:
+            self._send(self._socket, [self.line.dtmf(digit)])
 
-    async def _send(self, socket: ClientConnection, opened: asyncio.Event) -> None:
+    def _arm(self) -> None:
+        """Set the timer for what is due next."""
         line = self.line
-        await self._send_all(socket, line.open(time.monotonic()))
-        opened.set()
-        while True:
-            due = line.frame_due
-            owed = line.next_owed()
-            await self._sleep(due if owed is None else min(due, owed))
-            keys, self._keys = self._keys, []
-            messages = [line.dtmf(digit) for digit in keys]
-            now = time.monotonic()
-            if now < due:
-                messages += line.owed(now)
-            elif socket.transport.get_write_buffer_size() > MAX_UNSENT:
-                line.lose_frame(now)
-            else:
-                messages += line.frame(now)
-            await self._send_all(socket, messages)
-            self._on_tick()
+        due = line.frame_due
+        owed = line.next_owed()
+        if owed is not None and owed < due:
+            due = owed
+        for way in (self._out, self._back):
+            at = way.next_at if way is not None else None
+            if at is not None and line.started + at < due:
+                due = line.started + at
+        timer = self._timer
+        if timer is not None:
+            if timer.when() == due:
+                return
+            timer.cancel()
+        self._timer = self._loop.call_at(due, self._tick)
 
-    async def _sleep(self, until: float) -> None:
-        self._sleeps_until = until
-        delay = until - time.monotonic()
-        if delay <= 0:
-            await asyncio.sleep(0)
+    def _tick(self) -> None:
+        self._timer = None
+        try:
+            self._move_on()
+        except Exception as error:  # the root of what runs here: `run` raises it
+            self._error = error
+            self._broken.set()
             return
-        timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
-        await self._wake.wait()
-        timer.cancel()
-        self._wake.clear()
+        if not self._broken.is_set():
+            self._arm()
 
-    async def _receive(self, socket: ClientConnection) -> None:
-        while True:
-            message = await socket.recv()
-            self.line.receive(message, time.monotonic())
-            owed = self.line.next_owed()
-            if owed is not None and owed < self._sleeps_until:
-                self._wake.set()
+    def _move_on(self) -> None:
+        socket, line = self._socket, self.line
+        assert socket is not None
+        now = time.monotonic()
+        if self._back is not None:
+            for at, message in self._back.due(now - line.started):
+                line.receive(message, line.started + at)
+        if now < line.frame_due:
+            self._send(socket, line.owed(now))
+        elif socket.unsent > MAX_UNSENT:
+            line.lose_frame(now)
+        else:
+            messages = line.frame(now)
+            if self._text:
+                self._send(socket, messages)
+            else:
+                self._send(socket, messages[:1], text=False)
+                self._send(socket, messages[1:])
+        if self._out is not None:
+            for _, (sent, text) in self._out.due(now - line.started):
+                socket.send(sent, text=text)
+        if self._reset_at is not None and now - line.started >= self._reset_at:
+            self.was_reset, self._reset_at = True, None
+            socket.abort()
+        self._on_tick()
 
-    async def _send_all(self, socket: ClientConnection, messages: list[bytes]) -> None:
-        for message in messages:
-            await socket.send(message, text=True)
+    def _received(self, message: str | bytes) -> None:
+        now = time.monotonic()
+        line = self.line
+        if self._back is not None:
+            self._back.put(message, len(message) + TCP_HEAD, now - line.started)
+        else:
+            line.receive(message, now)
+        self._arm()
+
+    def _send(self, socket: MediaSocket, messages: list[bytes], *, text: bool = True) -> None:
+        if self._out is None:
+            for message in messages:
+                socket.send(message, text=text)
+        else:
+            at = time.monotonic() - self.line.started
+            for message in messages:
+                self._out.put((message, text), len(message) + TCP_HEAD, at)
+
+
+def _ignore(message: str | bytes) -> None:
+    """What comes after the end is heard by nobody."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import Final, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from starlette.applications import Starlette
 
@@ -29,15 +29,12 @@ from offhook.qa.listener import Listener
 from offhook.qa.plivo import Plivo
 from offhook.qa.twilio import Twilio
 from offhook.qa.voice import Voice
-from offhook.qa.web import WebClient
+from offhook.qa.web import BotAddress, WebClient
 
 CARRIERS: Final[dict[str, type[Carrier]]] = {"twilio": Twilio, "plivo": Plivo}
 
 ACCOUNTS: Final = {"twilio": "AC" + "0" * 31 + "1", "plivo": "MA" + "0" * 17 + "1"}
 """Account ids that look like the carriers' own."""
-
-_LOCAL_SCHEMES: Final = {"https": "http", "wss": "ws", "http": "http", "ws": "ws"}
-_SECURE_SCHEMES: Final = {"https": "https", "wss": "wss", "http": "https", "ws": "wss"}
 
 
 class CarrierSimulator:
@@ -77,9 +74,8 @@ class CarrierSimulator:
         "Calls that the bot placed by the API: `pick_up` or `refuse` them."
         self.api_faults: deque[int] = deque()
         "HTTP statuses with which the next API requests fail."
-        self._local = urlsplit(webhook_url)
-        self._public = urlsplit(public_url) if public_url else self._local
-        self.webhook_url = self._local._replace(scheme=self._public.scheme, netloc=self._public.netloc).geturl()
+        self._address = BotAddress(webhook_url, public_url or "")
+        self.webhook_url = self._address.webhook_url
         self._status_url = urljoin(self.webhook_url, status_url) if status_url else ""
         self._voice = voice
         self._listener = Listener(Starlette(routes=self.carrier.api(self)))
@@ -137,11 +133,7 @@ class CarrierSimulator:
 
     def reach(self, url: str) -> str:
         """Where a public URL is served: what is addressed to the bot's public name goes to where the bot is."""
-        parts = urlsplit(url)
-        if parts.netloc not in (self._public.netloc, self._local.netloc):
-            return url
-        schemes = _LOCAL_SCHEMES if self._local.scheme == "http" else _SECURE_SCHEMES
-        return parts._replace(scheme=schemes.get(parts.scheme, parts.scheme), netloc=self._local.netloc).geturl()
+        return self._address.reach(url)
 
     def find(self, call_id: str) -> SimulatedCall | None:
         """A call that is not over, by its own id or by the order's."""

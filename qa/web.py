@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -35,6 +35,40 @@ class Reply:
     headers: Mapping[str, str]
     "Names in lower case."
     body: bytes
+
+
+_LOCAL_SCHEMES: Final = {"https": "http", "wss": "ws", "http": "http", "ws": "ws"}
+_SECURE_SCHEMES: Final = {"https": "https", "wss": "wss", "http": "https", "ws": "wss"}
+
+
+class BotAddress:
+    """Where a bot is, and where it believes to be.
+
+    Args:
+        webhook_url: where its incoming-call webhook is served.
+        public_url: the origin that it believes to be reached at; empty: that of webhook_url.
+    """
+
+    def __init__(self, webhook_url: str, public_url: str = "") -> None:
+        self._local = urlsplit(webhook_url)
+        self._public = urlsplit(public_url) if public_url else self._local
+        self.webhook_url = self._local._replace(scheme=self._public.scheme, netloc=self._public.netloc).geturl()
+        "The webhook by its public name, over which signatures go."
+
+    def reach(self, url: str) -> str:
+        """Where a public URL is served: what is addressed to the bot's public name goes to where the bot is."""
+        parts = urlsplit(url)
+        if parts.netloc not in (self._public.netloc, self._local.netloc):
+            return url
+        schemes = _LOCAL_SCHEMES if self._local.scheme == "http" else _SECURE_SCHEMES
+        return parts._replace(scheme=schemes.get(parts.scheme, parts.scheme), netloc=self._local.netloc).geturl()
+
+
+class Requests(Protocol):
+    """Who sends requests: a `WebClient`, or one that takes notes."""
+
+    async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Reply:
+        """One request. Raises Unreachable."""
 
 
 class WebClient:
