@@ -19,6 +19,7 @@ from offhook.codecs.audio import AudioFormat
 from offhook.codecs.convert import convert_all, resample_all
 from offhook.codecs.wav import parse_wav
 from offhook.qa.activity import QUIET_DBFS, RATE, Samples, speech_spans
+from offhook.qa.spoken import SOUNDS
 
 PEAK: Final = 0.5
 """Loudest sample of a levelled voice, of full scale: about -20 dBFS for speech, the usual level on the network."""
@@ -75,9 +76,12 @@ class Voice:
         with tempfile.TemporaryDirectory(prefix="offhook-voice-") as directory:
             # By files, for flite writes its WAV header by seeking back, and a text may begin with a dash.
             text_file, wav_file = Path(directory, "text"), Path(directory, "voice.wav")
-            text_file.write_text(text)
+            # What is no word, such as mm-hm, would be spelt out: it is given by its sounds.
+            flite_sounds, espeak_sounds = SOUNDS.get(text.strip(" .,!?").lower(), ("", text))
+            text_file.write_text(espeak_sounds if self.engine == "espeak-ng" else text)
+            given: list[str | Path] = ["-p", flite_sounds] if flite_sounds else ["-f", text_file]
             commands: dict[str, list[str | Path]] = {
-                "flite": ["flite", "-voice", self.name, "-f", text_file, "-o", wav_file],
+                "flite": ["flite", "-voice", self.name, *given, "-o", wav_file],
                 "espeak-ng": ["espeak-ng", "-v", self.name, "-s", "150", "-f", text_file, "-w", wav_file],
             }
             return self._run(commands[self.engine], wav_file)
