@@ -1,1 +1,5 @@
-"""A bot whose delays, levels and faults are known, against which the dialer's own error is measured."""
+"""A bot of known behaviour, which measurements are held against; `brain` says what it does, `behaviour` its faults."""
+
+from offhook.qa.reference.process import Reference, reference
+
+__all__ = ["Reference", "reference"]
