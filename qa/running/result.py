@@ -116,6 +116,8 @@ class ScenarioReport:
     file: str
     verdict: Verdict
     calls: list[CallReport] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    "About all calls together: limits on percentiles."
     reason: str = ""
     "Why it was skipped, invalid, or could not be called at all."
     passed: int = 0

@@ -1,0 +1,287 @@
+"""`offhook qa …`: test calls from the command line.
+
+Exit codes:
+
+* 0: everything passed;
+* 1: something failed;
+* 2: a scenario, an option or a target that cannot be used;
+* 3: nobody answers at the target;
+* 4: the run says nothing about the target: the caller itself misbehaved, or a recogniser or voice was not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from offhook.qa.scenario.load import Loaded
+
+OK, FAILED, USAGE, UNREACHABLE, INVALID = 0, 1, 2, 3, 4
+
+CODES: Final = "Exit codes: 0 passed; 1 failed; 2 bad scenario or usage; 3 target unreachable; 4 invalid run."
+
+RUNS: Final = Path("qa-runs")
+
+TARGET_HELP: Final = (
+    "sip:user@host, sips:…, twilio+http://host/webhook, plivo+http://…, link+ws://host:port. "
+    "Secrets: OFFHOOK_QA_AUTH_TOKEN, OFFHOOK_QA_USERNAME, OFFHOOK_QA_PASSWORD."
+)
+
+app = typer.Typer(
+    name="qa",
+    help="Dial test calls at a voice bot and measure them on the wire.",
+    epilog=CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+T = TypeVar("T")
+
+Scenarios = Annotated[
+    list[str], typer.Argument(help="Files, directories, suite:NAME for a built-in one, suite:all for all of them.")
+]
+TargetOption = Annotated[str, typer.Option("--target", "-t", help=TARGET_HELP)]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE for ${NAME} in scenarios; repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+TokenOption = Annotated[str, typer.Option(envvar="OFFHOOK_QA_AUTH_TOKEN", help="Carrier's auth token of the bot.")]
+UsernameOption = Annotated[str, typer.Option(envvar="OFFHOOK_QA_USERNAME", help="For SIP digest.")]
+PasswordOption = Annotated[str, typer.Option(envvar="OFFHOOK_QA_PASSWORD", help="For SIP digest.")]
+PublicUrlOption = Annotated[str, typer.Option(help="Origin that the bot believes to be reached at (public_url).")]
+
+
+@app.command(epilog=CODES)
+def run(
+    scenarios: Scenarios,
+    target: TargetOption = "",
+    sets: Sets = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only scenarios with one of these tags.")] = None,
+    repeat: Annotated[int | None, typer.Option(min=1, max=1000, help="Calls a scenario, instead of its own.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=200, help="Calls at once.")] = 10,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where runs are kept.")] = RUNS,
+    audio: Annotated[str, typer.Option(help="Whose WAV and pcap are kept: all, failed, none.")] = "all",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+    baseline: Annotated[Path | None, typer.Option(help="A run to compare with; worse beyond noise fails.")] = None,
+    from_number: Annotated[str, typer.Option("--from", help="Number the calls come from.")] = "",
+    number: Annotated[str, typer.Option(help="Number that was dialled, for carriers' webhooks.")] = "",
+    public_url: PublicUrlOption = "",
+    auth_token: TokenOption = "",
+    username: UsernameOption = "",
+    password: PasswordOption = "",
+    github: Annotated[bool, typer.Option("--github", help="Print annotations for GitHub Actions.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run scenarios against a bot; leaves a report with recordings, captures and measurements."""
+    if audio not in ("all", "failed", "none"):
+        _fail(f"--audio {audio}: say all, failed or none", USAGE)
+    from offhook.qa.running.folder import new_folder
+    from offhook.qa.running.run import Run, RunOptions
+    from offhook.qa.terminal.run_screen import RunScreen
+
+    loaded = [one for one in _load(scenarios, sets) if not tag or set(tag) & set(one.scenario.tags)]
+    if not loaded:
+        _fail(f"no scenario is tagged {' or '.join(tag or ())}", USAGE)
+    for one in loaded:
+        if not (target or one.scenario.target.to):
+            _fail(f"{one.path}: there is no target; give --target or `target: {{to: …}}`", USAGE)
+    folder = new_folder(out)
+    credentials = {"auth_token": auth_token, "username": username, "password": password}
+    options = RunOptions(
+        target=target,
+        from_number=from_number,
+        number=number,
+        public_url=public_url,
+        credentials={name: value for name, value in credentials.items() if value},
+        repeat=repeat,
+        jobs=jobs,
+        seed=seed,
+        audio=audio,
+        folder=folder,
+    )
+    with RunScreen(_console(sys.stderr), quiet=as_json) as screen:
+        job = Run(loaded, options, screen.progress, run_id=folder.name)
+        report = _asyncio(job.run())
+    from offhook.qa.report.write import write_report
+    from offhook.qa.running.compare import compare_files
+    from offhook.qa.running.result import EXIT_CODE
+
+    write_report(report, folder)
+    code = EXIT_CODE[report.verdict]
+    comparison = compare_files(baseline, folder) if baseline is not None else None
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json(asdict(report))
+    else:
+        screen.conclude(report, folder)
+        if comparison is not None:
+            comparison.show(_console())
+    if github:
+        from offhook.qa.report.github import annotations
+
+        sys.stdout.write("".join(f"{line}\n" for line in annotations(report)))
+    if comparison is not None and comparison.worse and code == OK:
+        code = FAILED
+    raise typer.Exit(code)
+
+
+@app.command(epilog=CODES)
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("scenario.yaml"),
+    target: TargetOption = "",
+) -> None:
+    """Write a first scenario, explained line by line."""
+    from offhook.qa.scenario.template import template
+
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(template(target))
+    except FileExistsError:
+        _fail(f"{file} is there already; name another file", USAGE)
+    except OSError as error:
+        _fail(f"{file}: {error.strerror}", USAGE)
+    _console().print(f"[green]{file}[/green] is written. Run it: offhook qa run {file} --target sip:…")
+
+
+@app.command(epilog=CODES)
+def validate(scenarios: Scenarios, sets: Sets = None, as_json: AsJson = False) -> None:
+    """Check scenarios without calling anybody; every fault is reported with its line and column."""
+    loaded = _load(scenarios, sets, as_json=as_json)
+    if as_json:
+        _print_json({"ok": True, "scenarios": [one.scenario.name for one in loaded], "problems": []})
+    else:
+        steps = sum(len(one.scenario.steps) for one in loaded)
+        one_or_more = f"{len(loaded)} scenario{'s' if len(loaded) != 1 else ''}"
+        _console().print(f"[green]{one_or_more} valid[/green], {steps} steps")
+
+
+@app.command(epilog=CODES)
+def schema() -> None:
+    """Print the JSON Schema of a scenario, for completion and checks in editors."""
+    from offhook.qa.scenario.schema import json_schema
+
+    _print_json(json_schema())
+
+
+@app.command(epilog=CODES)
+def compare(
+    before: Annotated[Path, typer.Argument(help="A run's folder or its run.json.")],
+    after: Annotated[Path, typer.Argument(help="A later run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two runs; 1 when the later one is worse beyond noise."""
+    from offhook.qa.running.compare import compare_files
+    from offhook.qa.running.folder import NoRun
+
+    try:
+        found = compare_files(before, after)
+    except NoRun as error:
+        _fail(str(error), USAGE)
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        found.show(_console())
+    raise typer.Exit(FAILED if found.worse else OK)
+
+
+@app.command(epilog=CODES)
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, its run.json, or `last`.")] = Path("last"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where runs are kept.")] = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run again, and write its report anew."""
+    from offhook.qa.report.write import write_report
+    from offhook.qa.running.folder import NoRun, find_run, read_run
+    from offhook.qa.running.result import EXIT_CODE
+    from offhook.qa.terminal.run_screen import RunScreen
+
+    try:
+        folder = find_run(run, out)
+        found = read_run(folder)
+    except NoRun as error:
+        _fail(str(error), USAGE)
+    write_report(found, folder)
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json(asdict(found))
+    else:
+        RunScreen(_console(sys.stderr)).conclude(found, folder)
+    raise typer.Exit(EXIT_CODE[found.verdict])
+
+
+# --- what the commands share --------------------------------------------------------
+
+
+def _load(paths: list[str], sets: list[str] | None, *, as_json: bool = False) -> list[Loaded]:
+    """Load scenarios, or say all that is wrong with them and exit with 2."""
+    from offhook.qa.scenario.load import ScenarioError, expand, load
+
+    values = dict(pair.split("=", 1) for pair in sets or () if "=" in pair)
+    if len(values) != len(sets or ()):
+        _fail("--set: write NAME=VALUE, each name once", USAGE)
+    loaded: list[Loaded] = []
+    problems: list[Any] = []
+    try:
+        files = expand(paths)
+    except ScenarioError as error:
+        files, problems = [], list(error.problems)
+    for file in files:
+        try:
+            loaded.append(load(file, sets=values))
+        except ScenarioError as error:
+            problems += error.problems
+    if problems:
+        if as_json:
+            _print_json({"ok": False, "problems": [str(problem) for problem in problems]})
+        else:
+            for problem in problems:
+                sys.stderr.write(f"{problem}\n")
+            sys.stderr.write(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in scenarios\n")
+        raise typer.Exit(USAGE)
+    return loaded
+
+
+def _asyncio(work: Coroutine[Any, Any, T]) -> T:
+    """Run it on uvloop where there is one; Ctrl-C ends the calls and exits with 130."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(work)
+    except KeyboardInterrupt:
+        sys.stderr.write("offhook: interrupted; the calls were ended\n")
+        raise typer.Exit(130) from None
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _console(file: Any = None) -> Console:
+    from rich.console import Console
+
+    file = file or sys.stdout
+    return Console(file=file, highlight=False, width=None if file.isatty() or "COLUMNS" in os.environ else 240)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"offhook: {message}\n")
+    raise typer.Exit(code)

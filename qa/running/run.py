@@ -1,0 +1,274 @@
+"""A run: scenarios called side by side, each call judged as soon as it is over.
+
+Theory of operation
+-------------------
+Calls are made in this process, for their frames must be on time; what costs CPU afterwards (measuring, recognising,
+drawing) happens in another, at low priority. Every scenario has a phone of its own. The calls of a run are begun in the
+order of the scenarios, `jobs` at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+from offhook.qa.caller.machine import Caller
+from offhook.qa.caller.script import Script, prepare
+from offhook.qa.measuring.speech import Recogniser
+from offhook.qa.phones.base import CallOrder, Phone, Unable, Unreachable
+from offhook.qa.phones.targets import open_phone, way_of
+from offhook.qa.running.evidence import Evidence, Keep, judge_call
+from offhook.qa.running.result import CallReport, Finding, RunReport, ScenarioReport, Verdict
+from offhook.qa.running.statistics import gathered, pass_power
+from offhook.qa.running.verdict import over_all
+from offhook.qa.scenario.load import Loaded
+from offhook.qa.scenario.model import Scenario, Target
+from offhook.qa.voice import VoiceUnavailable
+
+JOBS: Final = 10
+"""Calls at once. A bot that takes fewer says so by refusing."""
+
+WORST_FIRST: Final = (Verdict.BAD_SCENARIO, Verdict.UNREACHABLE, Verdict.FAIL, Verdict.INVALID, Verdict.PASS)
+
+NICE: Final = 10
+"""By how much judging yields to calling."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line adds to the scenarios."""
+
+    target: str = ""
+    "Goes before the scenarios' own `target.to`."
+    from_number: str = ""
+    number: str = ""
+    public_url: str = ""
+    credentials: Mapping[str, str] = field(default_factory=dict)
+    "Keyword arguments of `open_phone`: auth_token, username, password …"
+    repeat: int | None = None
+    jobs: int = JOBS
+    seed: int = 1
+    folder: Path | None = None
+    "Where recordings, captures and reports go; None: nowhere."
+    audio: Keep = "all"
+    "Whose recordings and captures are kept."
+    cache: Path | None = None
+    "Where synthesised speech is kept; None: the default."
+    stt: Mapping[str, Any] = field(default_factory=dict)
+    "Recogniser instead of the scenarios' own."
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Something happened in a run."""
+
+    scenario: str
+    number: int
+    state: str
+    "calling, judging, or the verdict."
+    done: int
+    of: int
+    call: CallReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What all calls of a run share for being judged."""
+
+    examiner: ProcessPoolExecutor
+    recogniser: Recogniser
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def _ignore(progress: Progress) -> None:
+    """Nobody looks on."""
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict over several: that which must be looked at first; skipped when there is nothing else."""
+    return next((verdict for verdict in WORST_FIRST if verdict in verdicts), Verdict.SKIPPED)
+
+
+def aimed(scenario: Scenario, options: RunOptions) -> Scenario:
+    """The scenario with what the command line says about its target."""
+    given: dict[str, Any] = {
+        "to": options.target,
+        "from_": options.from_number,
+        "number": options.number,
+        "public_url": options.public_url,
+    }
+    changes = {name: value for name, value in given.items() if value}
+    target: Target = scenario.target.model_copy(update=changes)
+    more: dict[str, Any] = {"target": target}
+    if options.repeat is not None:
+        more["repeat"] = options.repeat
+    if options.stt:
+        more["stt"] = dict(options.stt)
+    return scenario.model_copy(update=more)
+
+
+def said(scenario: Scenario) -> dict[int, str]:
+    """Step → the words that the caller says in it; of a file or a sound, its name."""
+    found = {}
+    for index, step in enumerate(scenario.steps):
+        speech = step.say or step.barge_in or step.backchannel
+        if speech is not None:
+            found[index] = speech.text or f"({speech.wav or speech.sound})"
+    return found
+
+
+def unmet(scenario: Scenario, way: str) -> str:
+    """Why a scenario cannot be run this way; empty: it can."""
+    ways = {need for need in scenario.requires if need != "stt"}
+    have = {way} | ({"carrier"} if way in ("twilio", "plivo") else set())
+    if ways and not ways & have:
+        return f"it needs a target of {' or '.join(sorted(ways))}; this is {way}"
+    return ""
+
+
+class Run:
+    """One run of scenarios."""
+
+    def __init__(
+        self, scenarios: Sequence[Loaded], options: RunOptions, on_progress: OnProgress = _ignore, *, run_id: str = ""
+    ) -> None:
+        self.options = options
+        self.run_id = run_id or time.strftime("%Y%m%d-%H%M%S")
+        self._scenarios = [replace(one, scenario=aimed(one.scenario, options)) for one in scenarios]
+        self._on_progress = on_progress
+        self._jobs = asyncio.Semaphore(options.jobs)
+        self._done = 0
+        self._of = sum(one.scenario.repeat for one in self._scenarios)
+        self._lateness: list[float] = []
+
+    async def run(self) -> RunReport:
+        """Make all calls and judge them. Never raises for what a target or a scenario does."""
+        began, clock = time.time(), time.monotonic()
+        if self.options.folder is not None:
+            (self.options.folder / "calls").mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(1, get_context("spawn"), initializer=os.nice, initargs=(NICE,)) as examiner:
+            async with Recogniser() as recogniser:
+                means = _Means(examiner, recogniser)
+                reports = await asyncio.gather(*(self._scenario(loaded, means) for loaded in self._scenarios))
+        report = RunReport(
+            run_id=self.run_id,
+            began=began,
+            seconds=round(time.monotonic() - clock, 3),
+            target=self.options.target or ", ".join(sorted({one.scenario.target.to for one in self._scenarios})),
+            verdict=worst([one.verdict for one in reports]),
+            scenarios=list(reports),
+        )
+        report.statistics = gathered(call.metrics for one in reports for call in one.calls)
+        report.machine = {
+            "offhook": version("offhook"),
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "own_late_p99_ms": round(_p99(self._lateness) * 1000, 3),
+        }
+        return report
+
+    async def _scenario(self, loaded: Loaded, means: _Means) -> ScenarioReport:
+        scenario = loaded.scenario
+        report = ScenarioReport(scenario.name, str(loaded.path), Verdict.SKIPPED)
+        try:
+            report.reason = unmet(scenario, way_of(scenario.target.to))
+            if not report.reason:
+                script = await prepare(scenario, loaded.folder, cache=self.options.cache)
+                async with open_phone(scenario.target, **self.options.credentials) as phone:
+                    numbers = range(1, scenario.repeat + 1)
+                    calls = (self._call(phone, loaded, script, number, means) for number in numbers)
+                    report.calls = list(await asyncio.gather(*calls))
+        except Unable as error:
+            report.verdict, report.reason = Verdict.BAD_SCENARIO, str(error)
+        except Unreachable as error:
+            report.verdict, report.reason = Verdict.UNREACHABLE, str(error)
+        except VoiceUnavailable as error:
+            report.verdict, report.reason = Verdict.INVALID, str(error)
+        if report.reason:
+            self._done += scenario.repeat
+            self._on_progress(Progress(scenario.name, 0, report.verdict, self._done, self._of))
+        else:
+            conclude(report, loaded)
+        return report
+
+    async def _call(self, phone: Phone, loaded: Loaded, script: Script, number: int, means: _Means) -> CallReport:
+        scenario = loaded.scenario
+        call_id = f"{self.run_id}-{scenario.name}-{number}"
+        async with self._jobs:
+            self._tell(scenario, number, "calling")
+            seed = self.options.seed + number - 1
+            caller = Caller(scenario, script, seed)
+            order = CallOrder(scenario.target, scenario.media, call_id, seed=seed, timeout=scenario.timeout)
+            try:
+                log = await phone.carry(order, caller)
+            except (Unable, Unreachable) as error:
+                return self._not_made(loaded, number, call_id, phone.way, error)
+        self._lateness += log.lateness
+        self._tell(scenario, number, "judging")
+        evidence = Evidence(loaded, number, log, caller.record, script.sounds, said(scenario))
+        options = self.options
+        report = await judge_call(evidence, means.examiner, means.recogniser, folder=options.folder, keep=options.audio)
+        self._done += 1
+        self._tell(scenario, number, report.verdict, report)
+        return report
+
+    def _not_made(self, loaded: Loaded, number: int, call_id: str, way: str, error: Exception) -> CallReport:
+        scenario = loaded.scenario
+        verdict = Verdict.UNREACHABLE if isinstance(error, Unreachable) else Verdict.BAD_SCENARIO
+        finding = Finding("answer", False, str(error))
+        report = CallReport(
+            scenario.name, number, call_id, scenario.target.to, way, verdict, [finding], began=time.time()
+        )
+        self._done += 1
+        self._tell(scenario, number, verdict, report)
+        return report
+
+    def _tell(self, scenario: Scenario, number: int, state: str, call: CallReport | None = None) -> None:
+        self._on_progress(Progress(scenario.name, number, state, self._done, self._of, call))
+
+
+def conclude(report: ScenarioReport, loaded: Loaded) -> None:
+    """Fill in what follows from the calls: how many passed, and what the scenario comes to.
+
+    Invalid calls count neither way; a scenario with nothing else is invalid itself.
+    """
+    verdicts = [call.verdict for call in report.calls]
+    hard = [verdict for verdict in verdicts if verdict in (Verdict.BAD_SCENARIO, Verdict.UNREACHABLE)]
+    counted = [verdict for verdict in verdicts if verdict in (Verdict.PASS, Verdict.FAIL)]
+    valid = [call.metrics for call in report.calls if call.verdict in (Verdict.PASS, Verdict.FAIL)]
+    report.findings = over_all(loaded, valid) if valid else []
+    report.passed = counted.count(Verdict.PASS)
+    report.rate = report.passed / len(counted) if counted else 0.0
+    report.statistics = gathered(call.metrics for call in report.calls)
+    rule = loaded.scenario.pass_
+    if rule.k is not None:
+        report.pass_k = pass_power(report.passed, len(counted), rule.k)
+    if hard:
+        report.verdict = worst(hard)
+    elif not counted:
+        report.verdict = Verdict.INVALID
+    elif rule.k is not None and report.pass_k is None:
+        report.verdict = Verdict.INVALID
+        report.reason = f"pass.k asks for {rule.k} valid calls, and there are {len(counted)}: raise `repeat`"
+    else:
+        reached = report.rate if report.pass_k is None else report.pass_k
+        held = all(finding.ok for finding in report.findings)
+        report.verdict = Verdict.PASS if reached >= rule.rate and held else Verdict.FAIL
+        if report.verdict == Verdict.PASS and len(counted) < len(verdicts):
+            report.reason = f"{len(verdicts) - len(counted)} of {len(verdicts)} calls were invalid and do not count"
+
+
+def _p99(values: Sequence[float]) -> float:
+    return sorted(values)[int(0.99 * (len(values) - 1))] if values else 0.0

@@ -1,0 +1,462 @@
+"""From what was measured to what is said of it: every expectation and assertion of a scenario, judged for one call.
+
+Nothing here looks at how the caller fared while the call ran, but for steps that could not be done. Times are held
+against limits as they were on the wire: from the frame in which the caller's last voiced sample left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from offhook.qa.caller.record import CallerRecord, StepRecord
+from offhook.qa.measuring.metrics import METRICS, Metrics
+from offhook.qa.measuring.speech import Transcript
+from offhook.qa.measuring.timeline import Utterance
+from offhook.qa.measuring.turntaking import Interruption
+from offhook.qa.measuring.words import described
+from offhook.qa.phones.base import CallLog
+from offhook.qa.running.result import Finding, Kind, Verdict
+from offhook.qa.running.statistics import FEWEST_OF_A_RATE, statistics
+from offhook.qa.scenario.load import Loaded
+from offhook.qa.scenario.model import Expect, Heard, Scenario
+from offhook.qa.scenario.units import Limit
+
+SAME_S: Final = 0.020
+"""Two moments this close are one: a frame."""
+
+REST_S: Final = 0.200
+"""Sound this shortly after a caller's word is the end of what the agent was saying, where it is to be silent."""
+
+HALF_MS: Final = 0.5
+"""Figures are given in whole milliseconds, and what is shown as equal to the limit keeps it."""
+
+_TO_MS: Final = {"ms": 1.0, "s": 1000.0, "m": 60_000.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known about one call."""
+
+    loaded: Loaded
+    log: CallLog
+    record: CallerRecord
+    metrics: Metrics
+    transcript: Transcript | None = None
+    "None: no assertion asks for words, or they are not to be had."
+    no_words: str = ""
+    "Why they are not to be had."
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario."""
+        return self.loaded.scenario
+
+
+def wanted_words(scenario: Scenario) -> list[Heard]:
+    """Everything that the scenario's assertions ask the recogniser for."""
+    expects = [step.expect for step in scenario.steps if step.expect is not None]
+    asked = [heard for expect in expects for heard in (expect.heard, expect.not_heard) if heard is not None]
+    return [*asked, *scenario.assert_.speech.must_hear, *scenario.assert_.speech.never_hear]
+
+
+def judge(facts: Facts, doubts: Sequence[str] = ()) -> list[Finding]:
+    """Judge one call, its language models apart.
+
+    Args:
+        facts: what is known.
+        doubts: why the caller is not to be believed.
+    """
+    found = [Finding("caller", False, doubt) for doubt in doubts]
+    found += _answer(facts)
+    for step in facts.record.steps:
+        found += _step(facts, step)
+    found += _course(facts)
+    found += _wire(facts)
+    found += _speech(facts)
+    return found
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+    """What the findings come to.
+
+    A caller that misbehaved makes the call invalid, whatever else was found. Means that were not there do so when
+    nothing else failed.
+    """
+    failed = {finding.kind for finding in findings if not finding.ok and finding.gate}
+    if "caller" in failed:
+        return Verdict.INVALID
+    if failed - {"means"}:
+        return Verdict.FAIL
+    return Verdict.INVALID if failed else Verdict.PASS
+
+
+# --- the call as a whole -----------------------------------------------------------------
+
+
+def _answer(facts: Facts) -> Iterator[Finding]:
+    """A call that nobody answered has failed, unless just that was expected."""
+    expects = [step.expect for step in facts.scenario.steps if step.expect is not None]
+    spoken_of = any(expect.answer is not None or expect.refused is not None for expect in expects)
+    if not facts.log.answered and not spoken_of:
+        yield Finding("answer", False, f"the call was not answered: {_ending(facts.log)}")
+
+
+def _ending(log: CallLog) -> str:
+    how = log.ended_how or "no reason was given"
+    return f"{log.status} {how}" if log.status else how
+
+
+def _course(facts: Facts) -> Iterator[Finding]:
+    log = facts.log
+    if log.ended_by == "timeout":
+        yield Finding("timeout", False, f"the call was not over within {facts.scenario.timeout:g} s", at=log.seconds)
+    skipped = [step for step in facts.record.steps if step.skipped]
+    early = log.answered and log.ended_by in ("agent", "network") and skipped and not facts.record.gave_up
+    if early and not any(step.expect and step.expect.hangup for step in facts.scenario.steps):
+        first = skipped[0]
+        by = "the agent hung up" if log.ended_by == "agent" else "the network ended the call"
+        message = f"{by} at {log.seconds:.1f} s, before step {first.index + 1} ({_title(first)}): {log.ended_how}"
+        yield Finding("hangup", False, message, first.index, log.seconds, where=_where(facts, first))
+
+
+def _title(step: StepRecord) -> str:
+    return f"{step.verb} {step.name}".strip()
+
+
+def _where(facts: Facts, step: StepRecord, *inner: str) -> str:
+    if step.index >= len(facts.scenario.steps):
+        return ""
+    return facts.loaded.where("steps", step.index, *inner)
+
+
+# --- steps -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One step's expectation, and from when it counts."""
+
+    facts: Facts
+    step: StepRecord
+    expect: Expect
+    ref: float
+    "Track second from which times count, on the wire."
+    until: float
+    "Track second at which the caller's next utterance left: what comes later answers that one."
+    network: float
+    "Seconds of a round trip that are the network's."
+
+    def finding(
+        self, kind: Kind, ok: bool, message: str, field: str, *, measured: float | None = None, limit: str = ""
+    ) -> Finding:
+        return Finding(
+            kind,
+            ok,
+            message,
+            self.step.index,
+            round(self.ref, 3),
+            name=self.step.name,
+            measured=measured,
+            limit=limit,
+            where=_where(self.facts, self.step, "expect", field),
+        )
+
+    @property
+    def title(self) -> str:
+        return f"step {self.step.index + 1} ({_title(self.step)})"
+
+
+def _step(facts: Facts, step: StepRecord) -> Iterator[Finding]:
+    expect = facts.scenario.steps[step.index].expect if step.index < len(facts.scenario.steps) else None
+    if step.failed:
+        silent = "did not speak" in step.failed or "before the agent spoke" in step.failed
+        kind: Kind = "no-answer" if silent else "step"
+        message = f"step {step.index + 1} ({_title(step)}): {step.failed}"
+        yield Finding(kind, False, message, step.index, step.ended, name=step.name, where=_where(facts, step))
+        return
+    if expect is None or (step.skipped and expect.hangup is None):
+        return
+    asked = _asked(facts, step, expect)
+    if expect.answer is not None:
+        yield _is_answered(asked, expect.answer)
+    if expect.refused is not None:
+        yield _is_refused(asked, expect.refused)
+    if expect.agent_speaks is not None:
+        yield _speaks(asked) if expect.agent_speaks else _keeps_silent(asked)
+    if expect.agent_stops_within is not None:
+        yield _stops(asked, expect.agent_stops_within)
+    if expect.agent_keeps_talking is not None:
+        yield _keeps_talking(asked, expect.agent_keeps_talking)
+    if expect.heard is not None:
+        yield _heard(asked, expect.heard, wanted=True)
+    if expect.not_heard is not None:
+        yield _heard(asked, expect.not_heard, wanted=False)
+    if expect.dtmf is not None:
+        yield _keys(asked, expect.dtmf)
+    if expect.transfer is not None:
+        yield _transferred(asked)
+    if expect.hangup is not None:
+        yield _hung_up(asked, expect.hangup)
+    if expect.tail_intact is not None:
+        yield _tail(asked, expect.tail_intact)
+
+
+def _asked(facts: Facts, step: StepRecord, expect: Expect) -> _Asked:
+    own = next((one for one in facts.metrics.said if one.step == step.index), None)
+    since = own.span.end if own is not None else step.since
+    last = next((one for one in facts.metrics.said if abs(one.span.end - since) <= SAME_S), None)
+    ref = last.done if last is not None else since
+    network = 2 * facts.log.network_s
+    if last is None and since <= 0.0:
+        ref, network = facts.log.answered_at, facts.log.network_s  # the agent's audio comes one way only
+    later = (one.left for one in facts.metrics.said if one.left > ref and (own is None or one is not own))
+    return _Asked(facts, step, expect, ref, min(later, default=facts.log.seconds + 1.0), network)
+
+
+def _is_answered(asked: _Asked, wanted: bool) -> Finding:
+    log = asked.facts.log
+    if log.answered != wanted:
+        said = f"the call was not answered: {_ending(log)}" if wanted else "the call was answered, and should not be"
+        return asked.finding("answer", False, said, "answer")
+    if not wanted or asked.expect.within is None or log.setup_ms is None:
+        return asked.finding("answer", True, "answered" if wanted else f"not answered: {_ending(log)}", "answer")
+    limit = asked.expect.within * 1000
+    message = f"answered after {log.setup_ms:.0f} ms; at most {limit:.0f} ms were expected"
+    within = log.setup_ms <= limit + HALF_MS
+    return asked.finding("answer", within, message, "within", measured=log.setup_ms, limit=f"<={limit:.0f}ms")
+
+
+def _is_refused(asked: _Asked, statuses: Sequence[int]) -> Finding:
+    log = asked.facts.log
+    expected = " or ".join(map(str, statuses)) or "any status"
+    replayed = asked.facts.scenario.target.tamper == "replayed_token"  # its first media socket is a call like others
+    ok = (not log.answered or replayed) and (log.status in statuses or (not statuses and log.status >= 300))
+    got = "answered" if log.answered and not replayed else f"refused with {log.status or 'no status at all'}"
+    message = f"the call was {got}; a refusal with {expected} was expected"
+    return asked.finding("refused", ok, message, "refused", measured=float(log.status))
+
+
+def _speaks(asked: _Asked) -> Finding:
+    facts = asked.facts
+    within, given = asked.step.within, asked.expect.within is not None
+    limit, field = within * 1000, "within" if given else "agent_speaks"
+    spoken = asked.step.spoken
+    began = next(
+        (
+            span.start
+            for span in facts.metrics.agent
+            if span.start < asked.until
+            and (span.start >= asked.ref - SAME_S or (spoken and span.start > spoken.start and span.end > asked.ref))
+        ),
+        None,
+    )
+    if began is None:
+        waited = min(asked.until, facts.log.seconds) - asked.ref
+        message = f"{asked.title}: the agent said nothing for {max(0.0, waited):.1f} s"
+        return asked.finding("no-answer", False, message, field, limit=f"<={limit:.0f}ms")
+    after = max(0.0, (began - asked.ref - asked.network) * 1000)
+    ok = after <= limit + HALF_MS
+    message = f"{asked.title}: the agent spoke after {after:.0f} ms; at most {limit:.0f} ms were expected"
+    return asked.finding("late-answer", ok, message, field, measured=after, limit=f"<={limit:.0f}ms")
+
+
+def _keeps_silent(asked: _Asked) -> Finding:
+    start, end = asked.ref + REST_S, asked.ref + asked.step.within
+    spoke = next((span for span in asked.facts.metrics.agent if span.start < end and span.end > start), None)
+    message = f"{asked.title}: the agent was to say nothing for {asked.step.within:g} s"
+    if spoke is not None:
+        message += f", and spoke after {max(0.0, spoke.start - asked.ref):.1f} s"
+    return asked.finding("unwanted-speech", spoke is None, message, "agent_speaks")
+
+
+def _interrupted(asked: _Asked, *, aside: bool) -> Interruption | None:
+    """What the agent did while the step's sound was made; of a step without one, of the last sound before it."""
+    made = [one for one in asked.facts.metrics.interruptions if one.aside == aside]
+    own = next((one for one in made if one.utterance.step == asked.step.index), None)
+    if own is not None or asked.step.spoken is not None:
+        return own
+    return next((one for one in reversed(made) if _ended_by(one.utterance, asked.ref)), None)
+
+
+def _ended_by(utterance: Utterance, moment: float) -> bool:
+    return utterance.left <= moment + SAME_S
+
+
+def _stops(asked: _Asked, within: float) -> Finding:
+    found = _interrupted(asked, aside=False)
+    limit = within * 1000
+    if found is None:
+        message = f"{asked.title}: the agent was not speaking when it was interrupted; let it say something longer"
+        return asked.finding("caller", False, message, "agent_stops_within")
+    stop_ms = found.stop_ms or 0.0
+    ok = found.stopped is not None and stop_ms <= limit + HALF_MS
+    how = "stopped after" if found.stopped is not None else "never stopped: it talked on for"
+    message = f"{asked.title}: the interrupted agent {how} {stop_ms:.0f} ms; at most {limit:.0f} ms were expected"
+    return asked.finding(
+        "ignored-barge-in", ok, message, "agent_stops_within", measured=stop_ms, limit=f"<={limit:.0f}ms"
+    )
+
+
+def _keeps_talking(asked: _Asked, seconds: float) -> Finding:
+    found = _interrupted(asked, aside=True)
+    if found is None:
+        message = f"{asked.title}: the agent was not speaking at the back-channel; let it say something longer"
+        return asked.finding("caller", False, message, "agent_keeps_talking")
+    kept = not found.yielded or found.stopped is None or found.stopped >= found.at + seconds + asked.network - SAME_S
+    measured = found.stop_ms or 0.0
+    message = f"{asked.title}: the agent was to talk on for {seconds:g} s"
+    if not kept:
+        message += f", and fell silent after {measured:.0f} ms"
+    limit = f">={seconds * 1000:.0f}ms"
+    return asked.finding(
+        "stopped-for-backchannel", kept, message, "agent_keeps_talking", measured=measured, limit=limit
+    )
+
+
+def _heard(asked: _Asked, what: Heard, *, wanted: bool) -> Finding:
+    field: str = "heard" if wanted else "not_heard"
+    kind: Kind = "heard" if wanted else "not-heard"
+    transcript = asked.facts.transcript
+    if transcript is None:
+        return asked.finding("means", False, f"{asked.title}: {asked.facts.no_words}", field)
+    spoken = asked.step.spoken
+    start = asked.ref if spoken is None or spoken.end <= asked.ref else spoken.start
+    end = min(asked.until, max(asked.step.ended, asked.ref + asked.step.within))
+    said = transcript.said(start, end)
+    ok = transcript.heard(what, start, end) == wanted
+    word = "expected" if wanted else "not to be heard"
+    message = f"{asked.title}: {described(what)} was {word}; the agent said {said!r}"
+    return asked.finding(kind, ok, message, field)
+
+
+def _keys(asked: _Asked, digits: str) -> Finding:
+    end = min(asked.until, max(asked.step.ended, asked.ref + asked.step.within)) + REST_S
+    came = "".join(key.digit for key in asked.facts.metrics.keys if asked.ref - SAME_S <= key.start <= end)
+    message = f"{asked.title}: the agent was to press {digits!r} and pressed {came!r}"
+    return asked.finding("dropped-digit", came == digits.upper(), message, "dtmf")
+
+
+def _transferred(asked: _Asked) -> Finding:
+    where, within = asked.expect.transfer, asked.step.within
+    assert where is not None
+    events = [event for event in asked.facts.log.events if event.kind == "transfer"]
+    came = next((event for event in events if event.at >= asked.ref - SAME_S), None)
+    if came is None:
+        message = f"{asked.title}: no transfer within {within:g} s"
+        return asked.finding("transfer", False, message, "transfer")
+    wrong = [] if re.search(where.to, came.detail) else [f"to {came.detail!r}, not {where.to!r}"]
+    headers = {name.lower(): value for name, value in came.headers.items()}
+    for name, pattern in where.headers.items():
+        value = headers.get(name.lower())
+        if value is None or not re.search(pattern, value):
+            wrong.append(f"with {name}: {value!r}, not {pattern!r}")
+    after = came.at - asked.ref - asked.network
+    if after > within + SAME_S:
+        wrong.append(f"after {after:.1f} s, later than {within:g} s")
+    message = f"{asked.title}: transferred {'; '.join(wrong) or f'to {came.detail}'}"
+    return asked.finding("transfer", not wrong, message, "transfer", measured=after * 1000)
+
+
+def _hung_up(asked: _Asked, by: str) -> Finding:
+    log, within = asked.facts.log, asked.expect.within
+    who = {"agent": "by_agent", "caller": "by_caller"}.get(log.ended_by, "")
+    ok = bool(who) and by in (who, "by_anyone")
+    message = f"{asked.title}: the call was to be ended {by.replace('_', ' ')}; it was ended by {_ender(log)}"
+    after = log.seconds - asked.ref
+    if ok and within is not None and after - asked.network > within + SAME_S:
+        ok = False
+        message += f" after {after:.1f} s, later than {within:g} s"
+    return asked.finding("hangup", ok, message, "hangup", measured=after * 1000)
+
+
+def _ender(log: CallLog) -> str:
+    return {"agent": "the agent", "caller": "the caller", "": "nobody"}.get(log.ended_by, f"the {log.ended_by}")
+
+
+def _tail(asked: _Asked, wanted: bool) -> Finding:
+    cut = bool(asked.facts.metrics["tail_cut"])
+    message = "the agent's last word was cut off" if cut else "the agent's last word was heard to its end"
+    return asked.finding("cut-tail", cut != wanted, message, "tail_intact")
+
+
+# --- assertions --------------------------------------------------------------------------
+
+
+def _wire(facts: Facts) -> Iterator[Finding]:
+    for name, limits in facts.scenario.assert_.wire.items():
+        if isinstance(limits, Limit):
+            samples = facts.metrics.samples(name)
+            where = facts.loaded.where("assert", "wire", name)
+            yield _held(name, limits, samples, "each" if METRICS[name].samples else "", where)
+
+
+def over_all(loaded: Loaded, metrics: Sequence[Mapping[str, object]]) -> list[Finding]:
+    """Judge the limits on percentiles, over all calls of a scenario together.
+
+    Args:
+        loaded: the scenario.
+        metrics: of every call that counts, as in CallReport.metrics.
+    """
+    found = []
+    for name, limits in loaded.scenario.assert_.wire.items():
+        if isinstance(limits, Limit):
+            continue
+        values: list[float] = []
+        for one in metrics:
+            value = one.get(name)
+            values += [
+                item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)
+            ]
+        for which, limit in limits.items():
+            figure = statistics(values).get(which)
+            where = loaded.where("assert", "wire", name, which)
+            found.append(_held(name, limit, [] if figure is None else [figure], which, where, len(values)))
+    return found
+
+
+def _held(name: str, limit: Limit, samples: Sequence[float], which: str, where: str, of: int = 0) -> Finding:
+    """Hold values against a limit. Without any, nothing can be said, and that is no pass."""
+    metric = METRICS[name]
+    own = in_unit(limit, metric.unit)
+    title = f"{name} {which}".strip() if which != "each" else name
+    if not samples:
+        message = f"{title}: nothing was measured; {metric.meaning} did not come about in this call"
+        return Finding("metric", False, message, metric=name, limit=str(limit), where=where)
+    wrong = [value for value in samples if not own.holds(round(value, 1 if metric.unit != "MOS" else 3))]
+    worst = (max(wrong) if own.op in ("<=", "<") else min(wrong)) if wrong else samples[0]
+    rest = f", {len(wrong)} of {len(samples)} times" if len(samples) > 1 and wrong else ""
+    few = f" (of {of} only)" if 0 < of < FEWEST_OF_A_RATE and which not in ("", "each", "max") else ""
+    message = f"{title} is {worst:g} {metric.unit}".rstrip() + f"{few}; {limit} was asked for{rest}"
+    return Finding("metric", not wrong, message, metric=name, measured=worst, limit=str(limit), where=where)
+
+
+def in_unit(limit: Limit, unit: str) -> Limit:
+    """A limit in the unit of its metric.
+
+    Raises:
+        ValueError: its unit is of another kind.
+    """
+    if not limit.unit or limit.unit == unit or (limit.unit, unit) == ("%", "pct"):
+        return limit
+    if limit.unit in _TO_MS and unit in _TO_MS:
+        return limit._replace(value=limit.value * _TO_MS[limit.unit] / _TO_MS[unit])
+    if limit.unit.startswith("dB") and unit.startswith("dB"):
+        return limit
+    raise ValueError(f"{limit} is not in {unit or 'a bare number'}")
+
+
+def _speech(facts: Facts) -> Iterator[Finding]:
+    speech = facts.scenario.assert_.speech
+    for field, wanted, all_of in (("must_hear", True, speech.must_hear), ("never_hear", False, speech.never_hear)):
+        for number, what in enumerate(all_of):
+            where = facts.loaded.where("assert", "speech", field, number)
+            if facts.transcript is None:
+                yield Finding("means", False, facts.no_words, where=where)
+                continue
+            kind: Kind = "heard" if wanted else "not-heard"
+            ok = facts.transcript.heard(what) == wanted
+            word = "was expected" if wanted else "was not to be heard"
+            yield Finding(kind, ok, f"{described(what)} {word}; the agent said {facts.transcript.text!r}", where=where)
