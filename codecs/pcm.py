@@ -17,7 +17,19 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import audioop
 
-__all__ = ["SILENCE_DBFS", "WholeSamples", "dbfs", "gain", "lay_under", "mix", "rms", "scale", "silence", "tone"]
+__all__ = [
+    "SILENCE_DBFS",
+    "WholeSamples",
+    "dbfs",
+    "gain",
+    "lay_under",
+    "mix",
+    "peak",
+    "rms",
+    "scale",
+    "silence",
+    "tone",
+]
 
 FULL_SCALE: Final = 32768
 
@@ -50,6 +62,11 @@ def rms(pcm: bytes) -> float:
         return 0.0
     samples = np.frombuffer(pcm, "<i2").astype(np.float64)
     return math.sqrt(float(samples @ samples) / len(samples))
+
+
+def peak(pcm: bytes) -> int:
+    """Largest amplitude, 0 to 32768; a microsecond for a frame."""
+    return int(audioop.max(pcm, 2))
 
 
 def dbfs(pcm: bytes) -> float:

@@ -1,26 +1,15 @@
-"""Keys in SIP INFO, and which of several ways of telling a key counts (RFC 4733, RFC 6086 and the drafts before it)."""
+"""Which of several ways of telling a key counts (RFC 4733, RFC 6086)."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Final, Literal
 
-RELAY: Final = "application/dtmf-relay"
-PLAIN: Final = "application/dtmf"
-
-DIGITS: Final = frozenset("0123456789ABCD*#")
-
-LENGTH_MS: Final = 160
-"""Milliseconds of a key that we send."""
-
 EVERY: Final = 0.25
 """Seconds between two keys that we send."""
 
 PAUSE: Final = 0.5
 """Seconds that `w` waits."""
-
-MAX_BODY: Final = 256
-"""Bytes of such an INFO; a longer one is about something else."""
 
 SAME: Final = 2.0
 """Seconds within which a key that comes the other way too is the same press: an INFO may be sent when the key is let go
@@ -59,30 +48,3 @@ class Source:
                 return False
         self._told[way].append((digit, now))
         return True
-
-
-def from_info(body: bytes, content_type: str) -> tuple[str, int] | None:
-    """The key and its milliseconds in the body of an INFO; None when it is none."""
-    if len(body) > MAX_BODY or content_type not in (RELAY, PLAIN):
-        return None
-    text = body.decode("ascii", "replace")
-    if content_type == PLAIN and "=" not in text:
-        return _key(text, 0)
-    signal, duration = "", 0
-    for line in text.splitlines():
-        name, _, value = line.partition("=")
-        if name.strip().lower() == "signal":
-            signal = value
-        elif name.strip().lower() == "duration" and (digits := value.strip()).isdecimal() and len(digits) < 6:
-            duration = int(digits)
-    return _key(signal, duration)
-
-
-def _key(text: str, duration: int) -> tuple[str, int] | None:
-    digit = {"10": "*", "11": "#", "12": "A", "13": "B", "14": "C", "15": "D"}.get(text.strip(), text.strip().upper())
-    return (digit, duration) if digit in DIGITS and len(digit) == 1 else None
-
-
-def to_info(digit: str) -> bytes:
-    """The body of an INFO for one key."""
-    return f"Signal={digit}\r\nDuration={LENGTH_MS}\r\n".encode()

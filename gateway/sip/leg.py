@@ -45,6 +45,7 @@ from offhook.providers.base import (
 )
 from offhook.providers.rtp.leg import RtpLeg
 from offhook.providers.rtp.media import Address, MediaPlan
+from offhook.providers.sip import info
 from offhook.providers.sip.events import (
     Acked,
     Answered,
@@ -311,7 +312,7 @@ class SipLeg:
         elif isinstance(event, OfferAnswered):
             self._offer_answered(event)
         elif isinstance(event, InfoReceived):
-            key = keys.from_info(event.body, event.content_type)
+            key = info.from_info(event.body, event.content_type)
             if key is not None and self._keys.takes("info", key[0], self._loop.time()):
                 self._tell(DtmfReceived(*key))
         elif isinstance(event, ReferReceived):
@@ -513,7 +514,7 @@ class SipLeg:
 
     def _send_key(self, digit: str) -> None:
         if self.session is not None and self.session.confirmed:
-            self.session.info(keys.to_info(digit), keys.RELAY, self._loop.time())
+            self.session.info(info.to_info(digit), info.RELAY, self._loop.time())
             self.service.flush()
 
     async def transfer(self, to: str) -> None:

@@ -115,24 +115,25 @@ class KeySender:
     repetitions take place in the gap that follows. What is left of the gap is silence.
     """
 
-    __slots__ = ("_duration", "_ends", "_event", "_gap", "_keys", "_start", "active")
+    __slots__ = ("_duration", "_ends", "_event", "_gap", "_gap_ms", "_keys", "_start", "_tone_ms", "active")
 
     def __init__(self) -> None:
-        self._keys: deque[int] = deque()
+        self._keys: deque[tuple[int, int, int]] = deque()  # event, its length, the gap after it
         self._event = self._start = 0
+        self._tone_ms, self._gap_ms = TONE_MS, GAP_MS
         self._duration = 0  # ticks that the key sounds already; 0: none does
         self._ends = 0  # repetitions of its end to send
         self._gap = 0  # ticks of the gap that are left
         self.active = False
         "True while there is a key to send, or the gap after one."
 
-    def press(self, digits: str) -> None:
-        """Append keys.
+    def press(self, digits: str, tone_ms: int = TONE_MS, gap_ms: int = GAP_MS) -> None:
+        """Append keys of that length and with that gap after each, both rounded up to whole packets.
 
         Raises:
             ValueError: one of them is no key, or too many wait; nothing is appended then.
         """
-        self._keys.extend(codes(digits, MAX_KEYS - len(self._keys)))
+        self._keys.extend((code, tone_ms, gap_ms) for code in codes(digits, MAX_KEYS - len(self._keys)))
         self.active = self.active or bool(self._keys)
 
     def release(self) -> None:
@@ -156,14 +157,15 @@ class KeySender:
         else:
             first = not self._duration
             if first:
-                self._event, self._start = self._keys.popleft(), timestamp
+                self._event, self._tone_ms, self._gap_ms = self._keys.popleft()
+                self._start = timestamp
                 if self._event == PAUSE:
                     self._gap = clock * PAUSE_MS // 1000 - ticks
                     return None
             self._duration = min(MAX_DURATION, self._duration + ticks)
-            if self._duration * 1000 >= TONE_MS * clock:
-                self._ends, self._gap = REPEATED_ENDS, clock * GAP_MS // 1000
-        ended = self._duration * 1000 >= TONE_MS * clock
+            if self._duration * 1000 >= self._tone_ms * clock:
+                self._ends, self._gap = REPEATED_ENDS, clock * self._gap_ms // 1000
+        ended = self._duration * 1000 >= self._tone_ms * clock
         payload = _EVENT.pack(self._event, (END if ended else 0) | VOLUME, self._duration)
         if ended and not self._ends:
             self._duration = 0

@@ -44,9 +44,14 @@ OnDatagram = Callable[[bytes, Any, float], None]
 
 
 class Sockets:
-    """Non-blocking UDP sockets, and who takes what comes to them. Holds nothing while there are none."""
+    """Non-blocking UDP sockets, and who takes what comes to them. Holds nothing while there are none.
 
-    def __init__(self) -> None:
+    Args:
+        late: seconds between two looks from which the kernel is asked for times; below 0: always.
+    """
+
+    def __init__(self, late: float = LATE) -> None:
+        self._late = late
         self._takers: dict[int, tuple[socket.socket, OnDatagram]] = {}
         self._looked = 0.0
         self._poll: Any = None
@@ -74,7 +79,7 @@ class Sockets:
     def read(self, now: float) -> None:
         """Take what has come by `now`, monotonic seconds."""
         takers = self._takers
-        late = now - self._looked > LATE
+        late = now - self._looked > self._late
         wall = time.time()
         self._looked = at = now
         for _ in range(ROUNDS):

@@ -185,6 +185,12 @@ class MediaNegotiator:
         """Whether an offer of ours may be answered."""
         return self._offered is not None
 
+    def speak(self, codecs: Sequence[Codec]) -> None:
+        """Offer and take these codecs from now on, best first. What is agreed on holds until the next agreement."""
+        if not codecs:
+            raise ValueError("codecs is empty; a call needs at least one")
+        self._codecs = tuple(codecs)
+
     # --- we offer ---------------------------------------------------------------------
 
     def offer(self, local: Address, *, hold: bool = False) -> bytes:

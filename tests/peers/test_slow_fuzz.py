@@ -23,14 +23,13 @@ from typing import Final
 import pytest
 from fakes.sip_phones import ANSWER, OFFER, Bench, confirmed, invite, within
 
-from offhook.gateway.sip import keys
 from offhook.providers.base import FAULT_KINDS, MediaReceived, ProtocolFault
 from offhook.providers.rtp import packet, rtcp
 from offhook.providers.rtp.media import G722, L16_16K, OPUS, PCMA, PCMU, Address, MediaPlan
 from offhook.providers.rtp.packet import BadPacket, RtpPacket
 from offhook.providers.rtp.rtcp import BadRtcp, Goodbye, ReceiverReport, ReportBlock, SenderReport
 from offhook.providers.rtp.session import RtpSession
-from offhook.providers.sip import sdp
+from offhook.providers.sip import info, sdp
 from offhook.providers.sip.digest import BadChallenge, Credentials, Nonces, answer, challenge, verify
 from offhook.providers.sip.events import OfferReceived, ReferReceived, RequestArrived
 from offhook.providers.sip.framing import Ping, StreamFramer
@@ -278,7 +277,7 @@ def info(chance: random.Random) -> Callable[[bytes], str]:
     """Keys in the body of an INFO."""
 
     def take(data: bytes) -> str:
-        found = keys.from_info(data, chance.choice((keys.RELAY, keys.PLAIN, "text/plain")))
+        found = info.from_info(data, chance.choice((info.RELAY, info.PLAIN, "text/plain")))
         if found is None:
             return "none"
         assert found[0] in "0123456789*#ABCD"
