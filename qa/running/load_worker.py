@@ -20,17 +20,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
+from offhook.qa.activity import Span
 from offhook.qa.caller.machine import Caller
 from offhook.qa.caller.record import CallerRecord
 from offhook.qa.caller.script import Script
 from offhook.qa.phones.base import Arrivals, CallerLine, CallLog, CallOrder, Phone, PhoneError
 from offhook.qa.phones.targets import open_phone
 from offhook.qa.running.arrivals import Arrival
-from offhook.qa.scenario.model import Scenario, Target
+from offhook.qa.scenario.model import Scenario
 
 BEAT_S: Final = 0.020
 """Between two heartbeats: a frame."""
@@ -109,11 +110,8 @@ class Batch:
 Tell = Callable[[Batch], None]
 
 
-class OpenPhone(Protocol):
-    """How a phone is opened: `open_phone`, or a test's own."""
-
-    def __call__(self, target: Target, **credentials: str) -> Phone:
-        """A phone for a target. Raises Unable."""
+OpenPhone = Callable[..., Phone]
+"""How a phone is opened: `open_phone`, or a test's own with its signature."""
 
 
 class Meter:
@@ -343,12 +341,14 @@ def failure(log: CallLog, record: CallerRecord, scenario: Scenario, onsets: Sequ
         return "not over within the scenario's timeout"
     if log.ended_by == "network":
         return f"connection lost: {log.ended_how}"
-    said = 0.0
+    said = Span(0.0, 0.0)
     for done, step in zip(record.steps, scenario.steps, strict=False):
-        if done.spoken is not None:
-            said = done.spoken.start
-        expected = step.expect is not None and step.expect.agent_speaks
-        if expected and not done.skipped and not any(said <= onset <= done.ended for onset in onsets):
+        said = done.spoken or said
+        if step.expect is None or not step.expect.agent_speaks or done.skipped:
+            continue
+        # An answer may begin before the caller's last word is over.
+        since = said.start if abs(done.since - said.end) < BEAT_S else done.since
+        if not any(since <= onset <= done.ended for onset in onsets):
             return f"the agent did not speak (step {done.index + 1}, {done.verb})"
     return ""
 
