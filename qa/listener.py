@@ -1,4 +1,4 @@
-"""An ASGI application on a loopback port of the running loop, leaving the process's signals alone."""
+"""An ASGI application on a port of the running loop, leaving the process's signals alone."""
 
 from __future__ import annotations
 
