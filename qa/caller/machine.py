@@ -167,7 +167,10 @@ class Caller:
         name = step.as_ or (step.expect.as_ if step.expect is not None else "")
         added = Added(step, StepRecord(len(self.record.steps), step.verb, name))
         self.record.steps.append(added.record)
-        self._steps.append(added)
+        if self.over:
+            added.done = added.record.skipped = True
+        else:
+            self._steps.append(added)
         return added
 
     # --- the operator ---

@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -57,7 +58,7 @@ class Agent:
 
     def frame(self, at: float, caller: Samples) -> Samples:
         """What it says in the frame that ends at `at`, in which the caller said `caller`."""
-        if np.abs(caller.astype(int)).max() > 200:
+        if np.sqrt(np.square(caller.astype(float)).mean()) > 600:
             start = self._voiced.start if self._voiced and at - self._voiced.end < 0.3 else at - 0.02
             self._voiced = Span(start, at)
         if self._voiced is not None:
@@ -88,7 +89,7 @@ class FakeLine(CallerLine):
         self.pressed: list[tuple[float, str, str]] = []
         self.did: list[tuple[float, str]] = []
         self.all_events = list(self.events)
-        self.ended_by = ""
+        self.ended_by: Literal["", "agent", "caller"] = ""
 
     @property
     def seconds(self) -> float:
@@ -179,5 +180,5 @@ class FakePhone(Phone):
         log.due = len(line.said)
         log.events = line.all_events
         log.pressed = [(at, key) for at, digits, _ in line.pressed for key in digits]
-        log.ended_by = {"caller": "caller", "agent": "agent"}.get(line.ended_by, "timeout")  # type: ignore[assignment]
+        log.ended_by = line.ended_by or "timeout"
         return log

@@ -80,7 +80,9 @@ async def test_the_louder_half_has_the_level_asked_for(tmp_path: Path, gain: str
 
 
 async def test_a_step_may_be_louder_than_the_caller_is(spoken: list[str], tmp_path: Path) -> None:
-    plan = scenario({"say": "Hello there."}, {"say": {"text": "Hello there.", "gain": "-10dBov"}}, {"say": "Hello there."})
+    plan = scenario(
+        {"say": "Hello there."}, {"say": {"text": "Hello there.", "gain": "-10dBov"}}, {"say": "Hello there."}
+    )
     made = await prepare(plan, tmp_path, cache=tmp_path / "cache")
     quiet, loud = made.sounds["say Hello there. @-22"], made.sounds["say Hello there. @-10"]
     assert level(loud) - level(quiet) == pytest.approx(12, abs=0.2)
@@ -198,7 +200,7 @@ async def test_without_a_synthesiser_only_files_are_said(monkeypatch: pytest.Mon
 
 async def test_a_script_is_carried_to_another_process(spoken: list[str], tmp_path: Path) -> None:
     made = await prepare(scenario({"say": "Hello."}), tmp_path, cache=tmp_path / "cache")
-    copy: Script = pickle.loads(pickle.dumps(made))  # noqa: S301  # our own bytes
+    copy: Script = pickle.loads(pickle.dumps(made))  # our own bytes
     assert np.array_equal(copy.sounds["say Hello. @-22"], made.sounds["say Hello. @-22"])
 
 
