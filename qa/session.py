@@ -82,6 +82,17 @@ class MediaSession:
         """Open the socket at `url`. Raises SocketRefused."""
         self._socket = await MediaSocket.connect(url, headers)
 
+    async def ask(self, message: bytes) -> str | bytes:
+        """Send a text message before the stream begins, and give what is answered. Raises ConnectionError."""
+        assert self._socket is not None
+        self._socket.send(message, text=True)
+        return await self._socket.receive()
+
+    async def close(self) -> None:
+        """Close the socket, when there is to be no stream."""
+        if self._socket is not None:
+            await self._socket.close()
+
     async def run(self, until: asyncio.Event, opened: asyncio.Event) -> None:
         """Carry the call until the bot closes the socket or `until` is set; then say stop and close.
 

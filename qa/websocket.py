@@ -44,7 +44,8 @@ class MediaSocket(asyncio.Protocol):
         self._is_text = False
         self._early: list[str | bytes] = []
         "Messages that came before anybody listened."
-        self._on_message: Callable[[str | bytes], None] = self._early.append
+        self._news = asyncio.Event()
+        self._on_message: Callable[[str | bytes], None] = self._keep
 
     @classmethod
     async def connect(cls, url: str, headers: Mapping[str, str]) -> Self:
@@ -91,6 +92,23 @@ class MediaSocket(asyncio.Protocol):
         early, self._early, self._on_message = self._early, [], on_message
         for message in early:
             on_message(message)
+
+    async def receive(self) -> str | bytes:
+        """The next message, as long as nobody listens.
+
+        Raises:
+            ConnectionError: the socket was closed, and there is none left.
+        """
+        while not self._early:
+            if self.closed.is_set():
+                raise ConnectionError(f"the socket was closed with {self.close_code}")
+            self._news.clear()
+            await self._news.wait()
+        return self._early.pop(0)
+
+    def _keep(self, message: str | bytes) -> None:
+        self._early.append(message)
+        self._news.set()
 
     def send(self, message: bytes, *, text: bool) -> None:
         """Send a message; nothing happens when the socket is closing."""
@@ -141,6 +159,7 @@ class MediaSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._protocol.receive_eof()
         self.closed.set()
+        self._news.set()
         if not self._upgraded.done():
             self._upgraded.set_exception(SocketRefused(f"the connection was closed: {exc or 'no answer'}"))
             self._upgraded.exception()  # retrieved: nobody may wait for it any more
