@@ -29,7 +29,8 @@ from offhook.providers.rtp.media import G722, L16_16K, OPUS, PCMA, PCMU, Address
 from offhook.providers.rtp.packet import BadPacket, RtpPacket
 from offhook.providers.rtp.rtcp import BadRtcp, Goodbye, ReceiverReport, ReportBlock, SenderReport
 from offhook.providers.rtp.session import RtpSession
-from offhook.providers.sip import info, sdp
+from offhook.providers.sip import info as sip_info
+from offhook.providers.sip import sdp
 from offhook.providers.sip.digest import BadChallenge, Credentials, Nonces, answer, challenge, verify
 from offhook.providers.sip.events import OfferReceived, ReferReceived, RequestArrived
 from offhook.providers.sip.framing import Ping, StreamFramer
@@ -277,7 +278,7 @@ def info(chance: random.Random) -> Callable[[bytes], str]:
     """Keys in the body of an INFO."""
 
     def take(data: bytes) -> str:
-        found = info.from_info(data, chance.choice((info.RELAY, info.PLAIN, "text/plain")))
+        found = sip_info.from_info(data, chance.choice((sip_info.RELAY, sip_info.PLAIN, "text/plain")))
         if found is None:
             return "none"
         assert found[0] in "0123456789*#ABCD"
