@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -77,7 +77,11 @@ _FREE: Final = frozenset({"stt", "llm"})
 
 _NOTHING_ALLOWED: Final = _FREE | {"vars"}
 
+_LOOK_AT: Final = 400
+"""Letters of a line that are looked at for mistakes of YAML."""
+
 _COMMENT: Final = re.compile(r"[^#\n]*\s#")
+_BARE_VARIABLE: Final = re.compile(r"[:,\[]\s*(\$\{[^}\n]*\})")
 _KEYS_BEHIND: Final = re.compile(r"(?:dtmf|digits):[^#\n]*\s(#[0-9*#A-D]*)\s*[,}]?\s*$")
 
 
@@ -172,7 +176,11 @@ def expand(names: Iterable[str | Path]) -> list[Path]:
 
 def _loaded(text: str, path: Path, sets: Mapping[str, str]) -> Loaded:
     scenario, source, variables = _validated(text, str(path), Scenario, sets)
-    problems = [Problem(source.origin(at), dotted(at), message) for at, message in faults_in(scenario, path.parent)]
+    problems = []
+    for at, message in faults_in(scenario, path.parent):
+        while at not in source.origins:  # a shorthand, which is written in one
+            at = at[:-1]
+        problems.append(Problem(source.origins[at], dotted(at), message))
     if problems:
         raise ScenarioError(_in_order(problems))
     return Loaded(scenario, path, source, variables)
@@ -244,13 +252,12 @@ def _validated(
         values = _Values(sets, defaults)
         source = read(text, name, values, frozenset(), frozenset(), rules)
     except ConfigError as error:
-        raise ScenarioError(error.problems) from error
+        raise ScenarioError([_with_hint(problem, text) for problem in error.problems]) from error
     problems = list(_traps(source, text.splitlines()))
     # A section whose every line is commented out is the section left out.
     tree = {key: _settled(value, key in _FREE) for key, value in source.tree.items() if value is not None}
-    tree["vars"] = defaults
-    if "vars" not in model.model_fields:
-        del tree["vars"]
+    if isinstance(tree.get("vars"), dict):
+        tree["vars"] = defaults
     try:
         value = model.model_validate(tree)
     except ValidationError as error:
@@ -261,6 +268,15 @@ def _validated(
     if problems:
         raise ScenarioError(_in_order(problems))
     return value, source, frozenset(values.asked | given.asked | set(defaults))
+
+
+def _with_hint(problem: Problem, text: str) -> Problem:
+    """What to do about a variable that YAML took for a mapping."""
+    lines = text.splitlines()
+    line = lines[problem.origin.line - 1][:_LOOK_AT] if 0 < problem.origin.line <= len(lines) else ""
+    if "not YAML" in problem.message and (found := _BARE_VARIABLE.search(line)):
+        return replace(problem, message=f'{problem.message}; within {{…}} and […] write "{found[1]}" in quotes')
+    return problem
 
 
 def _settled(value: object, free: bool) -> object:
@@ -279,7 +295,7 @@ def _traps(source: Source, lines: list[str]) -> Iterator[Problem]:
     for at, origin in source.origins.items():
         if not at or not 0 < origin.line <= len(lines):
             continue
-        rest = lines[origin.line - 1][origin.column - 1 :]
+        rest = lines[origin.line - 1][origin.column - 1 :][:_LOOK_AT]
         value = _at(source.tree, at)
         if value is None and len(at) > 1 and not _NOTHING_ALLOWED.intersection(map(str, at)):
             why = "`#` begins a comment: put the value in quotes" if _COMMENT.match(rest) else "give it a value"

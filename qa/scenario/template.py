@@ -45,10 +45,10 @@ steps:
   - wait: agent_done
 
   # What else a caller does:
-  #   - dtmf: "12#"                                      keys; in quotes, for # begins a comment elsewhere
-  #   - silence: 10s                                     nothing, to see what the bot does
+  #   - dtmf: "12#"      # press keys; in quotes, for # begins a comment elsewhere
+  #   - silence: 10s     # say nothing, to see what the bot does
   #     expect: {{agent_speaks: true, as: reprompt}}
-  #   - backchannel: {{sound: hum, after: 600ms}}          a sound of listening, which must not stop the bot
+  #   - backchannel: {{sound: hum, after: 600ms}}   # make a sound of listening, which must not stop the bot
   #     expect: {{agent_keeps_talking: 1s}}
   #   - say: Goodbye.
   #     expect: {{hangup: by_agent, tail_intact: true, within: 12s}}
@@ -77,5 +77,5 @@ def first_scenario(name: str = "first-call", target: str = "", *, file: str = ""
         file: what the file is called, for the commands in its head.
     """
     slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:MAX_NAME] or "first-call"
-    to = '"' + (target or "sip:bot@127.0.0.1:5060").replace("\\", "\\\\").replace('"', '\\"') + '"'
+    to = '"' + (target or "sip:bot@127.0.0.1:5060").replace("\\", "\\\\").replace('"', '\\"').replace("${", "$${") + '"'
     return _FIRST.format(name=slug, target=to, file=file or f"{slug}.yaml")
