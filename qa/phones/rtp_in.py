@@ -97,7 +97,7 @@ class RtpIn:
         self._event_types = plan.dtmf_receive_types
         if not self.arrivals.at:
             self.arrivals.clock = plan.codec.clock
-            self.arrivals.ticks = plan.codec.clock * plan.ptime // 1000
+            self.arrivals.ticks = plan.codec.clock // 50
 
     def take(self, data: bytes, at: float) -> str:
         """Take one packet, which came at `at`; gives the key that it begins, or an empty string."""
@@ -159,6 +159,8 @@ class RtpIn:
         except (BadPayload, ValueError) as error:
             self.fault(str(error))
             return
+        if self._transit is None:
+            self.arrivals.ticks = ticks
         transit = at - timestamp / clock
         if self._transit is not None and self._anchored:
             self.jitter += (min(1.0, abs(transit - self._transit)) - self.jitter) / 16

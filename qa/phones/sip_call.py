@@ -281,7 +281,7 @@ class SipCall:
             audio = RtpAudio(
                 self._port,
                 self._phone.pacer,
-                plan,
+                self._our_length(plan),
                 line.started,
                 signalling=session.dialog.hop.host,
                 rng=self._rng,
@@ -387,13 +387,17 @@ class SipCall:
             return
         held = line.audio.plan.direction in HELD
         try:
-            line.audio.update(plan, session.dialog.hop.host)
+            line.audio.update(self._our_length(plan), session.dialog.hop.host)
         except (ValueError, RuntimeError) as error:
             self._fault(f"the new audio cannot be carried: {error}")
             return
         self.log.codec = plan.codec.name
         if (plan.direction in HELD) != held:
             self._note("resumed" if held else "held")
+
+    def _our_length(self, plan: MediaPlan) -> MediaPlan:
+        """Packets as long as the scenario says: what the agent names is a wish (RFC 8866 section 6.4)."""
+        return replace(plan, ptime=self.order.media.ptime)
 
     def wish(self, what: str) -> None:
         """Change the audio, after what was wished before: `hold`, `resume`, or the name of a codec."""

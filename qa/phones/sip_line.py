@@ -53,8 +53,8 @@ class SipLine(CallerLine):
         self._said: list[bytes] = []
         self._left_at = array("d")
         self._lateness = array("d")
-        self._infos: deque[tuple[float, str, int]] = deque()
-        "Track second, key and milliseconds of keys to be told by INFO."
+        self._infos: deque[tuple[int, str, int]] = deque()
+        "Frame, key and milliseconds of keys to be told by INFO."
         self.pressed: list[tuple[float, str]] = []
 
     def begin(self, audio: RtpAudio) -> None:
@@ -90,9 +90,10 @@ class SipLine(CallerLine):
             raise Unable(str(error)) from None
         if way != "info":
             raise Unable("keys in the audio are the mouth's to sound")
-        at = max(self.seconds, self._infos[-1][0] + tone + gap if self._infos else 0.0)
+        every = max(1, round((tone + gap) / PERIOD))
+        first = max(self._frames + 1, self._infos[-1][0] + every if self._infos else 0)
         for number, digit in enumerate(digits):
-            self._infos.append((at + number * (tone + gap), digit, round(tone * 1000)))
+            self._infos.append((first + number * every, digit, round(tone * 1000)))
 
     def hang_up(self) -> None:
         """End the call."""
@@ -141,7 +142,7 @@ class SipLine(CallerLine):
             self.pressed += [(due - self.started, key) for key in out.pressed]
         heard = bytes(audio.heard.track[first : first + FRAME_BYTES])
         self.activity.feed(heard if len(heard) == FRAME_BYTES else heard + bytes(FRAME_BYTES - len(heard)))
-        while self._infos and self._infos[0][0] <= self.seconds:
+        while self._infos and self._infos[0][0] <= self._frames:
             _, digit, milliseconds = self._infos.popleft()
             self.pressed.append((self.seconds, digit))
             self._call.send_info(digit, milliseconds)
@@ -165,6 +166,7 @@ class SipLine(CallerLine):
         audio = self.audio
         assert audio is not None
         log.seconds = self.seconds
+        log.events.sort(key=lambda event: event.at)
         log.due = max(self._frames, int((now - self.started) / PERIOD))
         log.caller = np.frombuffer(b"".join(self._said), np.int16)
         size = len(self._said) * FRAME_BYTES
