@@ -135,8 +135,8 @@ class Caller:
         self.mouth = ScriptMouth()
         self.keys: list[tuple[float, str]] = []
         "Keys that the agent pressed, with their track second."
-        self.transferred = False
-        "The agent has asked for a transfer."
+        self.transfers: list[LineEvent] = []
+        "That the agent asked for."
         self._caller = scenario.caller
         self._media = scenario.media
         self._script = script
@@ -146,6 +146,9 @@ class Caller:
         self._now = 0.0
         self._onset: float | None = None
         "Where the agent's latest stretch of speech began."
+        self._voiced = 0.0
+        "And how far it goes."
+        self._heard: list[Span] = []
         self._turn_began: float | None = None
         "Where its turn began, while there is one."
         self._keys_met = 0
@@ -173,6 +176,16 @@ class Caller:
             self._steps.append(added)
         return added
 
+    @property
+    def heard(self) -> list[Span]:
+        """Stretches of the agent's speech so far, to 10 ms; the last may be under way."""
+        return self._heard + ([] if self._onset is None else [Span(self._onset, self._voiced)])
+
+    @property
+    def now(self) -> float:
+        """Track second, as of the last frame."""
+        return self._now
+
     # --- the operator ---
 
     def frame(self, line: CallerLine) -> None:
@@ -188,7 +201,10 @@ class Caller:
             self._look(line.events)
         activity = line.activity
         if activity.speaking_since is not None:
-            self._onset = activity.speaking_since
+            if self._onset != activity.speaking_since:
+                self._stretch_over()
+                self._onset = activity.speaking_since
+            self._voiced = activity.last_voiced or 0.0
             if self._turn_began is None:
                 self._turn_began = self._onset
         elif self._turn_began is not None and activity.silent_for() >= self._caller.end_silence:
@@ -203,13 +219,17 @@ class Caller:
         for _ in self._play:  # nothing waits any more
             pass
 
+    def _stretch_over(self) -> None:
+        if self._onset is not None:
+            self._heard.append(Span(self._onset, self._voiced))
+
     def _look(self, events: deque[LineEvent]) -> None:
         while events:
             event = events.popleft()
             if event.kind == "dtmf":
                 self.keys += [(event.at, key) for key in event.detail]
             elif event.kind == "transfer":
-                self.transferred = True
+                self.transfers.append(event)
 
     # --- step after step ---
 
@@ -509,7 +529,7 @@ class Caller:
             case "dtmf":
                 return len(self.keys) - self._keys_met >= len(expect.dtmf or "")
             case "transfer":
-                return self.transferred
+                return bool(self.transfers)
             case _:
                 return False  # the end of the call decides
 
