@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from offhook.gateway.reasons import CallStatus
+from offhook.qa.cli import app as qa_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +56,7 @@ config_app = typer.Typer(help="Check a configuration, or print its JSON Schema."
 calls_app = typer.Typer(help="Look at calls that were, or are.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(calls_app, name="calls")
+app.add_typer(qa_app, name="qa")
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 import typer
 
@@ -69,7 +69,7 @@ def run(
     repeat: Annotated[int | None, typer.Option(min=1, max=1000, help="Calls a scenario, instead of its own.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=200, help="Calls at once.")] = 10,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where runs are kept.")] = RUNS,
-    audio: Annotated[str, typer.Option(help="Whose WAV and pcap are kept: all, failed, none.")] = "all",
+    audio: Annotated[Literal["all", "failed", "none"], typer.Option(help="Whose WAV and pcap are kept.")] = "all",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
     baseline: Annotated[Path | None, typer.Option(help="A run to compare with; worse beyond noise fails.")] = None,
     from_number: Annotated[str, typer.Option("--from", help="Number the calls come from.")] = "",
@@ -82,8 +82,6 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run scenarios against a bot; leaves a report with recordings, captures and measurements."""
-    if audio not in ("all", "failed", "none"):
-        _fail(f"--audio {audio}: say all, failed or none", USAGE)
     from offhook.qa.running.folder import new_folder
     from offhook.qa.running.run import Run, RunOptions
     from offhook.qa.terminal.run_screen import RunScreen
@@ -141,16 +139,16 @@ def init(
     target: TargetOption = "",
 ) -> None:
     """Write a first scenario, explained line by line."""
-    from offhook.qa.scenario.template import template
+    from offhook.qa.scenario.template import first_scenario
 
     try:
         with file.open("x", encoding="utf-8") as new:
-            new.write(template(target))
+            new.write(first_scenario(target=target, file=str(file)))
     except FileExistsError:
         _fail(f"{file} is there already; name another file", USAGE)
     except OSError as error:
         _fail(f"{file}: {error.strerror}", USAGE)
-    _console().print(f"[green]{file}[/green] is written. Run it: offhook qa run {file} --target sip:…")
+    _console().print(f"[green]{file}[/green] is written. Run it: offhook qa run {file}{'' if target else ' --target sip:…'}", markup=True, soft_wrap=True)
 
 
 @app.command(epilog=CODES)

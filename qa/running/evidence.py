@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -14,16 +15,15 @@ import numpy as np
 from offhook.codecs.wav import StereoWavWriter
 from offhook.qa.activity import RATE, Samples, Span
 from offhook.qa.caller.record import CallerRecord
-from offhook.qa.measuring.judge import judged
 from offhook.qa.measuring.metrics import Metrics, measure_call
 from offhook.qa.measuring.speech import Recogniser, SpeechFailed, Transcript, transcribe
 from offhook.qa.measuring.timeline import Turn, peaks
 from offhook.qa.measuring.trust import doubts
 from offhook.qa.phones.base import CallLog, Rung
 from offhook.qa.phones.capture import write_pcap
+from offhook.qa.running import verdict
 from offhook.qa.running.folder import CALLS
-from offhook.qa.running.result import CallReport, Verdict
-from offhook.qa.running.verdict import Facts, judge, verdict_of, wanted_words
+from offhook.qa.running.result import CallReport, Finding, Verdict
 from offhook.qa.scenario.load import Loaded
 from offhook.qa.scenario.model import Scenario
 
@@ -60,6 +60,8 @@ class Evidence:
     sounds: Mapping[str, Samples]
     texts: Mapping[int, str]
     "Step → what the caller said in it, for the transcript."
+    lacked: str = ""
+    "Why the persona could not go on: a recogniser, model or voice was not there."
 
 
 async def judge_call(
@@ -76,21 +78,23 @@ async def judge_call(
     """
     loaded, log, scenario = evidence.loaded, evidence.log, evidence.loaded.scenario
     bare = replace(log, packets=[])  # they are large, and nothing is measured from them
-    work = (examine, bare, evidence.record, scenario, evidence.sounds)
-    examined = await asyncio.get_running_loop().run_in_executor(examiner, *work)
+    work = partial(examine, bare, evidence.record, scenario, evidence.sounds)
+    examined = await asyncio.get_running_loop().run_in_executor(examiner, work)
     metrics = examined.metrics
     transcript, no_words = await _words(scenario, log, metrics, recogniser)
-    facts = Facts(loaded, log, evidence.record, metrics, transcript, no_words)
-    findings = judge(facts, examined.doubts)
+    facts = verdict.Facts(loaded, log, evidence.record, metrics, transcript, no_words)
+    findings = verdict.judge(facts, examined.doubts)
+    if evidence.lacked:
+        findings.append(Finding("means", False, evidence.lacked))
     turns = _told(metrics.turns, evidence, transcript)
-    findings += await judged(loaded, turns)
+    findings += await _judged(loaded, turns)
     report = CallReport(
         scenario=scenario.name,
         number=evidence.number,
         call_id=log.call_id,
         target=log.target,
         way=log.way,
-        verdict=verdict_of(findings),
+        verdict=verdict.verdict_of(findings),
         findings=findings,
         metrics=metrics.as_dict(),
         turns=turns,
@@ -111,7 +115,7 @@ async def _words(
     scenario: Scenario, log: CallLog, metrics: Metrics, recogniser: Recogniser
 ) -> tuple[Transcript | None, str]:
     """What the agent said, where an assertion asks for it; else why it is not known."""
-    expected = wanted_words(scenario)
+    expected = verdict.wanted_words(scenario)
     if not expected and not scenario.assert_.judge:
         return None, ""
     spans = [Span(turn.start, turn.end) for turn in metrics.turns if turn.who == "agent"]
@@ -121,6 +125,28 @@ async def _words(
         ), ""
     except SpeechFailed as error:
         return None, str(error)
+
+
+async def _judged(loaded: Loaded, turns: Sequence[dict[str, Any]]) -> list[Finding]:
+    """What the language models say that the scenario asks."""
+    questions = loaded.scenario.assert_.judge
+    if not questions:
+        return []
+    from offhook.qa.measuring.judge import JudgeFailed, judge  # its services bring libraries of their own
+
+    said = [(turn["who"], turn.get("text", "")) for turn in turns if turn.get("text")]
+    found = []
+    for number, question in enumerate(questions):
+        where = loaded.where("assert", "judge", number)
+        try:
+            judgement = await judge(question, said)
+        except JudgeFailed as error:
+            found.append(Finding("means", False, str(error), where=where, gate=question.gate))
+            continue
+        answer = "yes" if judgement.yes else "no"
+        message = f"{question.ask} {answer}: {judgement.reason}"
+        found.append(Finding("judge", judgement.yes, message, where=where, gate=question.gate))
+    return found
 
 
 def _piece(track: Samples, span: Span) -> Samples:

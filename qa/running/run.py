@@ -13,15 +13,18 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
+from offhook.agents.api import SettingsError
 from offhook.qa.caller.machine import Caller
+from offhook.qa.caller.persona import Talker, open_talker
 from offhook.qa.caller.script import Script, prepare
 from offhook.qa.measuring.speech import Recogniser
 from offhook.qa.phones.base import CallOrder, Phone, Unable, Unreachable
@@ -209,15 +212,17 @@ class Run:
         async with self._jobs:
             self._tell(scenario, number, "calling")
             seed = self.options.seed + number - 1
-            caller = Caller(scenario, script, seed)
             order = CallOrder(scenario.target, scenario.media, call_id, seed=seed, timeout=scenario.timeout)
             try:
-                log = await phone.carry(order, caller)
-            except (Unable, Unreachable) as error:
+                async with _persona(scenario, script, means.recogniser) as talker:
+                    caller = Caller(scenario, script, seed, persona=talker)
+                    log = await phone.carry(order, caller)
+            except (Unable, Unreachable, SettingsError) as error:
                 return self._not_made(loaded, number, call_id, phone.way, error)
         self._lateness += log.lateness
         self._tell(scenario, number, "judging")
-        evidence = Evidence(loaded, number, log, caller.record, script.sounds, said(scenario))
+        lacked = talker.failed if talker is not None else ""
+        evidence = Evidence(loaded, number, log, caller.record, script.sounds, said(scenario), lacked)
         options = self.options
         report = await judge_call(evidence, means.examiner, means.recogniser, folder=options.folder, keep=options.audio)
         self._done += 1
@@ -237,6 +242,16 @@ class Run:
 
     def _tell(self, scenario: Scenario, number: int, state: str, call: CallReport | None = None) -> None:
         self._on_progress(Progress(scenario.name, number, state, self._done, self._of, call))
+
+
+@asynccontextmanager
+async def _persona(scenario: Scenario, script: Script, recogniser: Recogniser) -> AsyncGenerator[Talker | None, None]:
+    """Who plays the caller, where the scenario has a persona. Raises SettingsError."""
+    if scenario.caller.persona is None:
+        yield None
+        return
+    async with open_talker(scenario, script, recogniser) as talker:
+        yield talker
 
 
 def conclude(report: ScenarioReport, loaded: Loaded) -> None:
