@@ -14,7 +14,8 @@ audio, often of a synthesiser. Whether an expected phrase was said is therefore 
   likely the phrase is than the best sounds at its place.
 
 Either is believed only when it fits so well that of sentences which do not have the phrase less than one in a
-thousand fits as well; short phrases have to fit better. `docs/qa.md` has the rates that were measured.
+thousand fits as well; short phrases have to fit better. Numbers differ from each other in few sounds: a phrase that
+has some must beat the same phrase with any one of them changed, and its sounds must all be there.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +39,7 @@ import pocketsphinx
 from offhook.agents.parent import die_with_parent
 from offhook.agents.speech.stt_worker import FRAME, MODEL_RATE, read_frame
 from offhook.codecs.convert import resample_all
-from offhook.qa.measuring.words import plain, spoken
+from offhook.qa.measuring.words import TENS, UNITS, plain, spoken
 
 NICE: Final = 10
 """Added to the process's niceness: calls under way go first."""
@@ -59,6 +61,20 @@ LOWEST: Final = "1e-300"
 
 SCORE_SCALE: Final = 1024
 """pocketsphinx gives scores shifted right by ten bits (SENSCR_SHIFT)."""
+
+LEAST_SCORE: Final = -90.0
+SCORE_A_SOUND: Final = -6.0
+"""Logarithm of the likelihood ratio from which the spotting is believed: of no sound, and less for each."""
+
+MAY_DIFFER: Final = ((6, 0), (9, 1), (12, 2), (16, 3))
+"""Of a phrase with less than so many sounds, how many may differ in the text; with more of them, MOST_DIFFER."""
+MOST_DIFFER: Final = 4
+
+RIVAL_MARGIN: Final = 20.0
+"""By how much a number must beat every other, in the unit of scores."""
+
+MAX_RIVALS: Final = 12
+"""Number words of a phrase that are tried otherwise; each costs nine or nineteen phrases to look for."""
 
 PHRASES: Final = "phrases"
 WORDS: Final = "words"
@@ -89,8 +105,8 @@ class Recogniser:
         self._decoder: Any = pocketsphinx.Decoder(loglevel="FATAL", **SEARCH)
         self._words = self._decoder.current_search()
         self._taught = ""
-        self._ways: dict[str, list[tuple[str, list[str]]]] = {}
-        "Phrase → its ways to be spoken: the words, and their sounds."
+        self._ways: dict[str, list[_Way]] = {}
+        "By phrase; none: it cannot be looked for."
         self._unknown: list[str] = []
 
     def answer(self, request: Request, pcm: bytes) -> Answer:
@@ -104,12 +120,8 @@ class Recogniser:
             for words, score in self._spot(wave):
                 scores[words] = max(score, scores.get(words, -math.inf))
         text = " ".join(filter(None, texts))
-        said = self._sounds(text.split()) or []
-        found = [
-            phrase
-            for phrase, ways in self._ways.items()
-            if any(_believed(sounds, said, scores.get(words, -math.inf)) for words, sounds in ways)
-        ]
+        said = self._sounds(text.split())
+        found = [phrase for phrase, ways in self._ways.items() if any(way.believed(said, scores) for way in ways)]
         return Answer(text, found, self._unknown)
 
     def _understand(self, wave: bytes) -> str:
@@ -140,8 +152,9 @@ class Recogniser:
         self._taught, self._ways, self._unknown = name, {}, []
         for phrase in phrases:
             ways = [self._known(way) for way in spoken(phrase)]
-            self._ways[phrase] = [(" ".join(way), self._sounds(way) or []) for way in ways if way]
-        lines = sorted({f"{words} /{LOWEST}/\n" for ways in self._ways.values() for words, _ in ways})
+            self._ways[phrase] = [_Way(" ".join(way), self._sounds(way), _rivals(way)) for way in ways if way]
+        looked_for = {words for ways in self._ways.values() for way in ways for words in (way.words, *way.rivals)}
+        lines = [f"{words} /{LOWEST}/\n" for words in sorted(looked_for)]
         if lines:
             with tempfile.TemporaryDirectory(prefix="offhook-phrases-") as folder:
                 file = Path(folder, "phrases")
@@ -179,12 +192,34 @@ def _pieces(turn: np.ndarray[Any, np.dtype[np.int16]]) -> list[np.ndarray[Any, n
     return [turn[start:end] for start, end in pairwise([*cuts, len(turn)])]
 
 
-def _believed(sounds: Sequence[str], said: Sequence[str], score: float) -> bool:
-    count = len(sounds)
-    if not count:
-        return False
-    share = 0.0 if count < 5 else 0.2 if count < 8 else 0.25
-    return score >= -(90.0 + 6.0 * count) or difference(sounds, said) <= share * count
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to speak a phrase."""
+
+    words: str
+    sounds: list[str]
+    rivals: list[str]
+    "The same with one of its numbers changed."
+
+    def believed(self, said: Sequence[str], scores: Mapping[str, float]) -> bool:
+        """Whether the phrase was said, by the sounds of the text and the scores of the spotting."""
+        count, score = len(self.sounds), scores.get(self.words, -math.inf)
+        differ = next((most for below, most in MAY_DIFFER if count < below), MOST_DIFFER)
+        if difference(self.sounds, said) <= (0 if self.rivals else differ):
+            return True
+        best = max((scores.get(rival, -math.inf) for rival in self.rivals), default=-math.inf)
+        return score >= max(LEAST_SCORE + SCORE_A_SOUND * count, best + RIVAL_MARGIN)
+
+
+def _rivals(words: Sequence[str]) -> list[str]:
+    found = []
+    numbers = [at for at, word in enumerate(words) if word in UNITS or word in TENS]
+    for at in numbers[:MAX_RIVALS]:
+        others = UNITS if words[at] in UNITS else TENS
+        if others is UNITS and UNITS[words[at]] < 10:
+            others = {word: number for word, number in UNITS.items() if number < 10}
+        found += [" ".join([*words[:at], other, *words[at + 1 :]]) for other in others if other != words[at]]
+    return found
 
 
 def difference(sounds: Sequence[str], said: Sequence[str]) -> int:

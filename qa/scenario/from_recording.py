@@ -14,6 +14,7 @@ you treat the recording.
 
 from __future__ import annotations
 
+import math
 import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class _Act:
 
     span: Span
     keys: tuple[tuple[float, str], ...] = ()
-    "None: it was said."
+    "When which was pressed; empty: it was said."
 
 
 def write_scenario(folder: Path, name: str, recorded: Recorded, *, to: str = "") -> Path:
@@ -125,10 +126,10 @@ def write_scenario(folder: Path, name: str, recorded: Recorded, *, to: str = "")
 
 
 def _said(recorded: Recorded) -> Iterator[_Act]:
-    pressed = [Span(at - 0.05, at + 0.3) for at, _ in recorded.keys]
+    # Keys that sound are in the caller's audio, too; they are pressed anew.
+    pressed = [Span(act.span.start - 0.2, act.span.end + 0.5) for act in _pressed(recorded)]
     for span in speech_spans(recorded.caller, min_silence=PAUSE_S):
-        # Keys pressed as tones are in the audio, too; they are pressed anew.
-        if not any(one.start <= span.start and span.end <= one.end + 0.1 for one in pressed):
+        if not any(keys.start <= span.start and span.end <= keys.end for keys in pressed):
             yield _Act(span)
 
 
@@ -152,49 +153,44 @@ def _steps(
     told = 0.0
     for number, act in enumerate(acts, 1):
         start = act.span.start
-        comments = [f"{who}: {' '.join(text.split())}" for at, who, text in recorded.texts if told <= at < act.span.end]
+        comments = _comments(recorded, told, act.span.end)
         told = act.span.end
         during = next((turn for turn in turns if turn.start + REACTION_S < start < turn.end), None)
-        verb = "say"
-        if during is not None:
-            verb = _into(during, act)
-            if verb == "say" or act.keys:
-                yield (
-                    {"wait": {"agent_speaking_for": _time(start - during.start), "timeout": _time(LONGEST_WAIT_S)}},
-                    [],
-                )
-        else:
+        into = {} if during is None else {"after": _time(start - during.start)}
+        if during is None:
             yield from ((step, []) for step in _pause(turns, before, start))
         if act.keys:
-            step = {"dtmf": _dtmf(act)}
+            verb, does = "dtmf", _dtmf(act)
+            if during is not None:
+                patient = {"agent_speaking_for": into["after"], "timeout": _time(LONGEST_WAIT_S)}
+                yield {"wait": patient}, []
         else:
+            verb = "say" if during is None else _into(during, act)
             file = f"{name}-{number:02}.wav"
             sound = recorded.caller[max(0, round(start * RATE) - MARGIN) : round(act.span.end * RATE) + MARGIN]
             _write(folder / file, sound)
-            speech: dict[str, Any] = {"wav": file, "gain": f"{_level(sound):.1f}dBov"}
-            if verb != "say" and during is not None:
-                speech["after"] = _time(start - during.start)
-            step = {verb: speech}
+            does = {"wav": file, "gain": f"{_level(sound):.1f}dBov"} | into
+        step: dict[str, Any] = {verb: does}
         expect = _expected(verb, act, turns, acts[number].span.start if number < len(acts) else len(recorded.agent))
         yield (step | {"expect": expect} if expect else step), comments
         before = act.span.end
     if recorded.ended_by == "agent":
-        yield {"expect": {"hangup": "by_agent", "within": _time(LONGEST_WAIT_S)}}, _rest(recorded, told)
+        yield {"expect": {"hangup": "by_agent", "within": _time(LONGEST_WAIT_S)}}, _comments(recorded, told)
     else:
         last = next((turn for turn in reversed(turns) if turn.end > before), None)
         if last is not None:
-            yield {"wait": {"for": "agent_done", "timeout": _time(LONGEST_WAIT_S)}}, _rest(recorded, told)
+            yield {"wait": {"for": "agent_done", "timeout": _time(LONGEST_WAIT_S)}}, _comments(recorded, told)
         yield {"hang_up": True}, []
 
 
-def _rest(recorded: Recorded, told: float) -> list[str]:
-    return [f"{who}: {' '.join(text.split())}" for at, who, text in recorded.texts if at >= told]
+def _comments(recorded: Recorded, since: float, until: float = math.inf) -> list[str]:
+    """Who said what, between two moments."""
+    texts = [(who, " ".join(text.split())) for at, who, text in recorded.texts if since <= at < until]
+    return [f"{who}: {''.join(filter(str.isprintable, text))}" for who, text in texts]
 
 
 def _into(turn: Span, act: _Act) -> str:
     """The verb of what was said into a turn of the agent."""
-    if act.keys:
-        return "dtmf"
     if turn.end <= act.span.start + YIELDED_S:
         return "barge_in"
     return "backchannel" if act.span.seconds <= BACKCHANNEL_S else "barge_in"
