@@ -22,11 +22,18 @@ SILENT: Final = 24
 SHORTEST_HOLE_S: Final = 0.060
 """Shorter ones are hidden by concealment as a rule."""
 
+LONG_HOLE_S: Final = 0.150
+"""A longer one must have an abrupt end, too: some synthesisers break off vowels before a pause."""
+
 ABRUPT_DB: Final = 18.0
 """A voice within this of its level, and gone at the next sample, was cut."""
 
-GONE: Final = RATE // 400
-"""Samples within which a cut voice is gone: 2.5 ms."""
+GONE: Final = RATE // 1000
+"""Samples within which a cut voice is gone: 1 ms. A filter rings as long."""
+
+LAST: Final = RATE // 500
+LAST_SHARE: Final = 0.7
+"""The last 2 ms of a cut voice still have samples of this share of its root mean square; synthesisers fade theirs."""
 
 EDGE: Final = RATE // 25
 """A hole has voice this close behind it: 40 ms."""
@@ -40,13 +47,21 @@ RUN: Final = 3
 JUMP: Final = 4000
 """The smallest difference of two samples that can be a click."""
 
-TIMES: Final = 14.0
-"""A click exceeds the median difference around it so many times; white noise 6 times, a harsh voice 10."""
+TIMES: Final = 2.5
+"""A click exceeds every other jump around it so many times."""
 
-AROUND: Final = RATE // 100
-"""Samples around a click with which it is compared, either side: 10 ms."""
+AROUND: Final = RATE * 15 // 1000
+"""Samples around a click with which it is compared, either side: 15 ms, more than the period of a deep voice."""
+
+APART: Final = 2
+"""Jumps right beside it that belong to the click itself."""
+
+EDGE_SAMPLES: Final = RATE // 200
+"""Silence of 5 ms makes an edge."""
 
 LEVEL_FRAME: Final = RATE // 50
+
+SENTENCE_PAUSE_S: Final = 0.700
 
 CUT_TAIL_S: Final = 0.5
 """A call that ends so shortly after the agent's last sample ended its speech, too."""
@@ -68,13 +83,29 @@ def _speech(track: Samples, spans: Sequence[Span]) -> Samples:
 
 
 def level_dbov(track: Samples, spans: Sequence[Span]) -> float | None:
-    """Level of the speech: of the louder half of its 20 ms frames, as scenarios give levels. None without speech."""
-    speech = _speech(track, spans).astype(np.float64)
-    count = len(speech) // LEVEL_FRAME
-    if not count:
-        return None
-    power = np.sort(speech[: count * LEVEL_FRAME].reshape(count, LEVEL_FRAME).var(axis=1))
-    return _db(float(power[count // 2 :].mean()))
+    """Level of the speech, as scenarios give levels: of the louder half of its 20 ms frames. None without speech.
+
+    What has pauses up to `SENTENCE_PAUSE_S` is taken together with them, for so is a sentence whose level is set.
+    """
+    total = seconds = 0.0
+    for start, end in _sentences(spans):
+        piece = track[round(start * RATE) : round(end * RATE)].astype(np.float64)
+        count = len(piece) // LEVEL_FRAME
+        if count:
+            power = np.sort(piece[: count * LEVEL_FRAME].reshape(count, LEVEL_FRAME).var(axis=1))
+            total += (end - start) * _db(float(power[count // 2 :].mean()))
+            seconds += end - start
+    return total / seconds if seconds else None
+
+
+def _sentences(spans: Sequence[Span]) -> list[tuple[float, float]]:
+    joined: list[tuple[float, float]] = []
+    for span in spans:
+        if joined and span.start - joined[-1][1] <= SENTENCE_PAUSE_S:
+            joined[-1] = (joined[-1][0], span.end)
+        else:
+            joined.append((span.start, span.end))
+    return joined
 
 
 def dc_pct(track: Samples, spans: Sequence[Span]) -> float | None:
@@ -94,24 +125,30 @@ def clipping_pct(track: Samples, spans: Sequence[Span]) -> float | None:
 
 
 def clicks(track: Samples, spans: Sequence[Span]) -> list[float]:
-    """When a sample jumps as no voice does. Where speech begins after, or ends in, silence is no click but an edge."""
+    """When a single jump stands out of everything around it in speech, as no voice's does.
+
+    Pulses of the glottis come in rows, releases of plosives are noise of some milliseconds: both have their like
+    nearby. Where sound begins after, or ends in, silence is no click but an edge.
+    """
     found: list[float] = []
     jumps = np.abs(np.diff(track.astype(np.int32)))
-    for at in np.flatnonzero(jumps > JUMP):
+    inside = np.zeros(len(jumps), bool)
+    for span in spans:
+        inside[round(span.start * RATE) : round(span.end * RATE)] = True
+    for at in np.flatnonzero((jumps > JUMP) & inside):
         if found and at / RATE - found[-1] < AROUND / RATE:
             continue
-        before, after = jumps[max(0, at - AROUND) : max(0, at - 1)], jumps[at + 2 : at + 2 + AROUND]
-        around = np.concatenate([before, after])
-        if len(around) < AROUND or not (before.any() and after.any()):
+        before, after = jumps[max(0, at - AROUND) : max(0, at - APART)], jumps[at + APART + 1 : at + 1 + AROUND]
+        if not len(before) or not len(after) or _edge(track, int(at)):
             continue
-        if jumps[at] > TIMES * max(8.0, float(np.median(around))) and not _edge(track, int(at)):
+        if jumps[at] > TIMES * max(int(before.max()), int(after.max())):
             found.append(float(at) / RATE)
     return found
 
 
 def _edge(track: Samples, at: int) -> bool:
-    before, after = track[max(0, at - AROUND // 2) : at + 1], track[at + 1 : at + 1 + AROUND // 2]
-    return any(len(side) == 0 or np.abs(side.astype(np.int32)).max() <= SILENT for side in (before, after))
+    sides = track[max(0, at - EDGE_SAMPLES) : at], track[at + 2 : at + 2 + EDGE_SAMPLES]
+    return any(len(side) == 0 or np.abs(side.astype(np.int32)).max() <= SILENT for side in sides)
 
 
 def abrupt_end(track: Samples, end: int, level: float) -> bool:
@@ -122,11 +159,14 @@ def abrupt_end(track: Samples, end: int, level: float) -> bool:
         end: the sample after the last audible one.
         level: of the speech, dBov.
     """
-    if end < WINDOW:
+    if end < 2 * WINDOW:
         return False
     after = track[end + GONE : end + GONE + WINDOW].astype(np.int32)
-    gone = not len(after) or int(np.abs(after).max()) <= SILENT
-    return gone and _db(_power(track[end - WINDOW : end])) > max(QUIET_DBFS + 3, level - ABRUPT_DB)
+    if len(after) and int(np.abs(after).max()) > SILENT:
+        return False
+    power = _power(track[end - WINDOW : end])
+    last = int(np.abs(track[end - LAST : end].astype(np.int32)).max())
+    return _db(power) > max(QUIET_DBFS + 3, level - ABRUPT_DB) and last > LAST_SHARE * power**0.5
 
 
 def tail_cut(log: CallLog, agent: Sequence[Span]) -> bool | None:
@@ -172,7 +212,7 @@ def _audible(track: Samples, hole: Span) -> bool:
 
 
 def _torn(track: Samples, level: float) -> list[Span]:
-    """Stretches of digital silence that begin abruptly and have voice right behind them."""
+    """Stretches of digital silence that begin abruptly and end abruptly, or are short and have voice behind them."""
     loud = np.flatnonzero(np.abs(track.astype(np.int32)) > SILENT)
     gaps = np.flatnonzero(np.diff(loud) >= SHORTEST_HOLE_S * RATE)
     found = []
@@ -180,6 +220,8 @@ def _torn(track: Samples, level: float) -> list[Span]:
         first, last = int(loud[gap]) + 1, int(loud[gap + 1])
         if last - first > LONGEST_HOLE_S * RATE:
             continue
-        if abrupt_end(track, first, level) and _db(_power(track[last : last + EDGE])) > QUIET_DBFS:
+        resumes = abrupt_end(track[last : last + 2 * WINDOW][::-1], 2 * WINDOW, level)
+        voiced = _db(_power(track[last : last + EDGE])) > QUIET_DBFS
+        if abrupt_end(track, first, level) and (resumes or (voiced and last - first < LONG_HOLE_S * RATE)):
             found.append(Span(first / RATE, last / RATE))
     return found

@@ -1,7 +1,7 @@
 """Everything about a call that its wire tells without a model: `measure_call`, and `METRICS`, which names it all.
 
-Latencies run from the moment the caller's frame left (late or not) to the moment the agent could be heard, so they hold
-neither the caller's packing into frames nor its lateness. What `media.network` added is taken out of them, too: it is
+Latencies run from the moment the caller's sample was on the wire to the moment the agent could be heard; what the
+caller's frames left late is not in them. What `media.network` added is taken out of them, too: it is
 ours, not the target's; `network_ms` says how much that was.
 """
 

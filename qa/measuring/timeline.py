@@ -3,13 +3,14 @@
 Theory of operation
 -------------------
 The caller's side is known, not guessed: what a step said lies in `StepRecord.spoken`, whatever noise is behind it. A
-sample counts from the moment its frame really left, so neither the 20 ms of a frame nor the caller's own lateness is
+sample counts from its place on the track, or later when its frame left late, so that the caller's own lateness is not
 counted as the target's. Only a caller without records (a persona, a person at a terminal) is heard by its track.
 
-The agent's side is heard. Windows of 10 ms tell speech from silence by their level with the DC taken out; the edges
-are then found in the samples. The threshold is -45 dBFS for voices of ordinary level, and lower for softer ones, so
-that a soft voice does not seem to begin later; on a line that is never silent it stands above the background. Key tones
-are no speech.
+The agent's side is heard. Windows of 10 ms are speech by their level, which consonants at either end often do not
+reach: a first s may lie 200 ms before its vowel. So a stretch is followed to both sides as long as single samples can
+be heard, and its ends are found in the samples. What counts as heard follows the voice where it is softer than usual,
+lest a soft voice seem to begin later; and where the line is never silent it stands above the background, which then
+hides weak consonants from people, too. Key tones are no speech.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from offhook.qa.activity import (
     Span,
 )
 from offhook.qa.caller.record import CallerRecord
+from offhook.qa.match import AUDIBLE
 from offhook.qa.phones.base import CallLog
 from offhook.qa.scenario.model import Scenario, Speech
 
@@ -50,52 +52,81 @@ SOFTEST_DBFS: Final = -58.0
 BELOW_VOICE_DB: Final = 25.0
 """The threshold lies this far below a voice that is softer than usual: weak consonants lie 20 dB below vowels."""
 
+SOFTEST_PEAK: Final = 32
+"""Samples below this are never heard: A-law idles at 8, and coarse steps follow the voice down to here."""
+
+USUAL_DBFS: Final = -20.0
+"""Voices of this level and above are heard from `AUDIBLE` on; softer ones from as much below."""
+
 BACKGROUND_SHARE: Final = 0.8
-"""Steady sound without anything louder is background when it fills this share of the track; otherwise it is a tone."""
+"""Steady sound is background when the track is silent for no more than the rest; otherwise it is a voice or a tone."""
+
+EVEN_DB: Final = 1.5
+"""Noise whose windows vary by no more than this is a hiss; babble and streets vary more."""
+
+EVEN_ABOVE_DB: Final = 7.0
+EVEN_BESIDE_DB: Final = 4.0
+"""Speech stands so far above a hiss. The level of its windows of 80 samples has a deviation of 0.7 dB."""
+
+NOISE_PEAK: Final = 5.0
+"""No sample of noise exceeds its root mean square so many times within an hour."""
 
 BURST_S: Final = 0.050
-"""A burst this shortly before a stretch belongs to it: the release of a plosive before its vowel."""
+"""A sound this shortly before a stretch belongs to it: the release of a plosive before its vowel."""
 
-RELEASE_S: Final = 0.120
-"""So does one this shortly after it: the release of a plosive after its closure."""
+TAIL_S: Final = 0.120
+"""Soft sound this close to a stretch belongs to it: s and f before and after vowels, the release of a final t after its
+closure. Before a background that varies it must be as close as `BURST_S`."""
+
+HUM: Final = 150
+"""DC up to this is left alone: the mean of a voice is not quite 0 either."""
 
 
 class Edges(NamedTuple):
     """How speech is told from silence on one track."""
 
     above: float
-    "dBFS of a window of 10 ms."
+    "dBFS from which a window of 10 ms is speech by itself."
+    beside: float
+    "dBFS from which it is beside speech."
     peak: float
-    "Samples above this, in int16 units, are heard."
+    "So it is when it has a sample from here on, in int16 units."
+    tail: int
+    "Windows without anything of that kind that part it from speech."
     dc: float
-    "Mean of what is not silent, int16 units."
+    "Int16 units."
 
 
-def _levels(track: Samples) -> npt.NDArray[np.float64]:
-    """dBFS of every whole 10 ms window without its DC; silence is -120."""
+def _windows(track: Samples) -> npt.NDArray[np.float64]:
+    """Whole windows of 10 ms, each without its mean."""
     count = len(track) // WINDOW
     windows = track[: count * WINDOW].reshape(count, WINDOW).astype(np.float64)
-    power = windows.var(axis=1)
-    return np.asarray(10.0 * np.log10(np.maximum(power / 32768.0**2, 1e-12)))
+    return np.asarray(windows - windows.mean(axis=1, keepdims=True))
 
 
 def _edges(track: Samples, level: npt.NDArray[np.float64]) -> Edges:
     audible = level > NOTHING_DBFS
+    tail = round(TAIL_S / WINDOW_S)
     if not audible.any():
-        return Edges(QUIET_DBFS, 32768 * 10 ** (QUIET_DBFS / 20), 0.0)
+        return Edges(QUIET_DBFS, QUIET_DBFS, AUDIBLE, tail, 0.0)
     some = np.sort(level[audible])
-    dc = float(track[: len(level) * WINDOW].reshape(-1, WINDOW)[audible].mean())
+    dc = float(np.median(track[: len(level) * WINDOW].reshape(-1, WINDOW)[audible]))
+    dc = dc if abs(dc) > HUM else 0.0
     # The voice: the louder half of what is within 30 dB of the loudest percent.
     near = some[some > np.percentile(some, 99) - 30.0]
     voice = float(10 * np.log10((10 ** (near[len(near) // 2 :] / 10)).mean()))
     low, high = (float(value) for value in np.percentile(some, [5, 20]))
     above = min(QUIET_DBFS, max(SOFTEST_DBFS, voice - BELOW_VOICE_DB))
+    peak = AUDIBLE * 10 ** (min(0.0, voice - USUAL_DBFS) / 20)
     steady = high - low < STEADY_DB and high < LOUDEST_FLOOR_DBFS
-    stands_out = voice > high + FLOOR_MARGIN_DB
-    if steady and (stands_out or len(some) > BACKGROUND_SHARE * len(level)) and high + FLOOR_MARGIN_DB > above:
-        # Peaks of noise reach 12 dB above its level; one in 10,000 samples more.
-        return Edges(high + FLOOR_MARGIN_DB, 32768 * 10 ** ((high + FLOOR_MARGIN_DB + 2) / 20), dc)
-    return Edges(above, 32768 * 10 ** (above / 20), dc)
+    everywhere = len(some) > BACKGROUND_SHARE * len(level)
+    if not (steady and everywhere):
+        return Edges(above, above, max(peak, float(SOFTEST_PEAK)), tail, dc)
+    peak = max(peak, NOISE_PEAK * 32768 * 10 ** (high / 20))
+    if high - low < EVEN_DB:
+        return Edges(max(above, high + EVEN_ABOVE_DB), high + EVEN_BESIDE_DB, peak, tail, dc)
+    above = max(above, high + FLOOR_MARGIN_DB)
+    return Edges(above, above, peak, round(BURST_S / WINDOW_S), dc)
 
 
 def voiced_spans(track: Samples, *, ignore: Sequence[Span] = (), min_silence: float = MIN_SILENCE_S) -> list[Span]:
@@ -106,18 +137,26 @@ def voiced_spans(track: Samples, *, ignore: Sequence[Span] = (), min_silence: fl
         ignore: what is no speech, such as keys.
         min_silence: seconds; a pause up to this long does not end a stretch.
     """
-    level = _levels(track)
+    windows = _windows(track)
+    level = np.asarray(10.0 * np.log10(np.maximum(np.square(windows).mean(axis=1) / 32768.0**2, 1e-12)))
     edges = _edges(track, level)
     loud = level > edges.above
+    soft = loud | (level > edges.beside) | (np.abs(windows).max(axis=1, initial=0.0) >= edges.peak)
     for span in ignore:
-        loud[max(0, int(span.start / WINDOW_S)) : int(np.ceil(span.end / WINDOW_S + 1e-6))] = False
-    found = []
+        part = slice(max(0, int(span.start / WINDOW_S)), int(np.ceil(span.end / WINDOW_S + 1e-6)))
+        loud[part] = soft[part] = False
+    softs = np.flatnonzero(soft)
+    found: list[Span] = []
     for stretch in _split(np.flatnonzero(loud), round(min_silence / WINDOW_S)):
-        first = _onset(stretch)
-        if first is not None:
-            start = _first_sample(track, edges, first * WINDOW)
-            end = _last_sample(track, edges, _release(stretch) * WINDOW)
-            found.append(Span(start / RATE, end / RATE))
+        onset = _onset(stretch)
+        if onset is None:
+            continue
+        first, last = _reach(softs, onset, -edges.tail), _reach(softs, int(stretch[-1]), edges.tail)
+        start = _first_sample(track, edges, first * WINDOW) / RATE
+        end = _last_sample(track, edges, (last + 1) * WINDOW) / RATE
+        if found and start - found[-1].end <= min_silence:
+            start = found.pop().start
+        found.append(Span(start, end))
     return found
 
 
@@ -141,24 +180,30 @@ def _onset(stretch: npt.NDArray[np.intp]) -> int | None:
     return first
 
 
-def _release(stretch: npt.NDArray[np.intp]) -> int:
-    """The window after the last one; a lone click some way behind the speech is not part of it."""
-    runs = _split(stretch, 1)
-    while len(runs) > 1 and len(runs[-1]) == 1 and (int(runs[-1][0]) - int(runs[-2][-1]) - 1) * WINDOW_S > RELEASE_S:
-        runs.pop()
-    return int(runs[-1][-1]) + 1
+def _reach(softs: npt.NDArray[np.intp], window: int, tail: int) -> int:
+    """The farthest window that soft sound leads to from a window, backwards if `tail` is negative."""
+    at = int(np.searchsorted(softs, window))
+    step = 1 if tail > 0 else -1
+    while 0 <= at + step < len(softs) and abs(int(softs[at + step]) - int(softs[at])) <= abs(tail) + 1:
+        at += step
+    return int(softs[at])
 
 
 def _first_sample(track: Samples, edges: Edges, at: int) -> int:
     begin = max(0, at - WINDOW)
-    heard = np.flatnonzero(np.abs(track[begin : at + WINDOW] - edges.dc) > edges.peak)
+    heard = _heard(track[begin : at + WINDOW], edges)
     return begin + int(heard[0]) if len(heard) else at
 
 
 def _last_sample(track: Samples, edges: Edges, at: int) -> int:
     begin = max(0, at - WINDOW)
-    heard = np.flatnonzero(np.abs(track[begin : at + WINDOW] - edges.dc) > edges.peak)
+    heard = _heard(track[begin : at + WINDOW], edges)
     return begin + int(heard[-1]) + 1 if len(heard) else min(at, len(track))
+
+
+def _heard(piece: Samples, edges: Edges) -> npt.NDArray[np.intp]:
+    # Silence has no DC, even where the voice has.
+    return np.flatnonzero((np.abs(piece - edges.dc) >= edges.peak) & (np.abs(piece.astype(np.int32)) >= SOFTEST_PEAK))
 
 
 # --- both sides ------------------------------------------------------------------------
@@ -174,9 +219,9 @@ class Utterance:
     span: Span
     "First to last voiced sample, as spoken."
     left: float
-    "When the frame with the first voiced sample left."
+    "When its first voiced sample was on the wire."
     done: float
-    "When the one with the last voiced sample left."
+    "When its last one was."
     kind: Kind
     verb: str
     step: int | None
@@ -212,9 +257,13 @@ class Turn:
 
 
 def departure(log: CallLog, at: float) -> float:
-    """When the caller's sample that was spoken at `at` was on the wire: with its frame, late or not."""
+    """When the caller's sample of track second `at` was on the wire: then, or as much later as its frame left late.
+
+    A frame leaves when its last sample was spoken; its first sample was spoken 20 ms before, and counts from then.
+    """
     frame = max(0, int(at / FRAME_S + 1e-6))
-    return log.left_at[frame] if frame < len(log.left_at) else (frame + 1) * FRAME_S
+    late = log.left_at[frame] - (frame + 1) * FRAME_S if frame < len(log.left_at) else 0.0
+    return at + max(0.0, late)
 
 
 def utterances(log: CallLog, record: CallerRecord, scenario: Scenario) -> list[Utterance]:
@@ -236,7 +285,7 @@ def utterances(log: CallLog, record: CallerRecord, scenario: Scenario) -> list[U
 def _utterance(log: CallLog, span: Span, verb: str, step: int | None, name: str, speech: Speech | None) -> Utterance:
     aside = verb == "backchannel" or (verb == "say" and speech is not None and bool(speech.sound))
     left = departure(log, span.start)
-    done = departure(log, max(span.start, span.end - 1 / RATE))
+    done = departure(log, max(span.start, span.end - 1 / RATE)) + 1 / RATE
     return Utterance(span, left, done, "aside" if aside else "turn", verb, step, name)
 
 

@@ -30,7 +30,7 @@ class Reply:
     """The agent answers a turn of the caller."""
 
     caller_ended: float
-    "When the frame with the last voiced caller sample left."
+    "When the last voiced caller sample was on the wire."
     agent_began: float
     v2v_ms: float
     step: int | None
@@ -43,7 +43,7 @@ class Interruption:
 
     utterance: Utterance
     at: float
-    "When the first voiced caller frame left."
+    "When its first voiced sample was on the wire."
     stopped: float | None
     "The agent's last voiced sample before it fell silent; None: it talked on to the end of the call."
     stop_ms: float | None
