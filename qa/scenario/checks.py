@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
 from offhook.agents.config_source import Path as At
+from offhook.qa.measuring.metrics import METRICS
 from offhook.qa.scenario.model import Background, Expect, Heard, Scenario, Speech, Step
+from offhook.qa.scenario.units import Limit, in_unit
 
 MAX_STEPS: Final = 1000
 MAX_TEXT: Final = 2000
 """Letters of one sentence of the caller; two minutes of speech."""
 MAX_REGEX: Final = 500
+
+PERCENTILES: Final = ("p50", "p90", "p95", "p99", "max")
+"""What can be asked of a metric over all calls of a scenario."""
 
 Fault = tuple[At, str]
 
@@ -89,6 +95,8 @@ def _expect(expect: Expect, verb: str, at: At) -> Iterator[Fault]:
 
 
 def _assertions(scenario: Scenario) -> Iterator[Fault]:
+    for metric, limits in scenario.assert_.wire.items():
+        yield from _limits(metric, limits, ("assert", "wire", metric))
     speech = scenario.assert_.speech
     for name in ("must_hear", "never_hear"):
         for index, heard in enumerate(getattr(speech, name)):
@@ -99,6 +107,26 @@ def _assertions(scenario: Scenario) -> Iterator[Fault]:
         if judge.gate and not firm:
             message = "a judge is never the only gate; add `expect:` to a step, or limits under `assert.wire`"
             yield ("assert", "judge", index, "gate"), message
+
+
+def _limits(name: str, limits: Limit | dict[str, Limit], at: At) -> Iterator[Fault]:
+    metric = METRICS.get(name)
+    if metric is None:
+        close = get_close_matches(name, METRICS, 1)
+        known = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(METRICS)}"
+        yield at, f"there is no such metric; {known}"
+        return
+    for which, limit in {"": limits}.items() if isinstance(limits, Limit) else limits.items():
+        inner = (*at, which) if which else at
+        if which and which not in PERCENTILES:
+            yield inner, f"is no percentile; take one of {', '.join(PERCENTILES)}"
+        try:
+            in_unit(limit, metric.unit)
+        except ValueError:
+            unit = f"has the unit {metric.unit}" if metric.unit else "is a bare number"
+            yield inner, f"{name} {unit}; {limit} cannot be held against it"
+    if isinstance(limits, dict) and not limits:
+        yield at, f"has no limit; write {PERCENTILES[2]}: and a limit"
 
 
 def _heard(heard: Heard, at: At) -> Iterator[Fault]:

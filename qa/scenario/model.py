@@ -371,7 +371,8 @@ class Assertions(Part):
     """About the whole call."""
 
     wire: dict[str, LimitOf | dict[str, LimitOf]] = {}
-    """Metric → limit, or → percentile (`p50`, `p95`, `max` …) → limit. Names: `qa.measuring.metrics`."""
+    """Metric → limit, which each of its values must keep, or → percentile (`p50`, `p90`, `p95`, `p99`, `max`) → limit,
+    which is over all calls of the scenario. Names are those of `qa.measuring.metrics.METRICS`."""
     speech: SpeechAssertions = SpeechAssertions()
     judge: list[Judge] = []
 

@@ -10,10 +10,10 @@ from pydantic_core import PydanticCustomError
 
 _NUMBER: Final = r"[+-]?\d{1,9}(?:\.\d{1,6})?"
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(rf"({_NUMBER})\s*(ms|s|m|h)\Z")
-_PERCENT: Final = re.compile(rf"({_NUMBER})\s*%\Z")
-_DECIBEL: Final = re.compile(rf"({_NUMBER})\s*(?:dB|dBov|dBFS|dBfs)\Z")
-_LIMIT: Final = re.compile(rf"(<=|>=|<|>|==|=)?\s*({_NUMBER})\s*(ms|s|m|%|dB|dBov|dBFS)?\Z")
+_DURATION: Final = re.compile(rf"({_NUMBER})\s*(ms|s|m|h)\Z", re.ASCII)
+_PERCENT: Final = re.compile(rf"({_NUMBER})\s*%\Z", re.ASCII)
+_DECIBEL: Final = re.compile(rf"({_NUMBER})\s*(?:dB|dBov|dBFS|dBfs)\Z", re.ASCII)
+_LIMIT: Final = re.compile(rf"(<=|>=|<|>|==|=)?\s*({_NUMBER})\s*(ms|s|m|%|dB|dBov|dBFS)?\Z", re.ASCII)
 
 
 def _bad(message: str) -> PydanticCustomError:
@@ -107,6 +107,24 @@ def limit(value: Any) -> Limit:
     if not found:
         raise _bad(f"{value!s} is no limit; write <=800, >=97% or 0")
     return Limit({"=": "==", None: "=="}.get(found[1], found[1]), float(found[2]), found[3] or "")
+
+
+_TO_MS: Final = {"ms": 1.0, "s": 1000.0, "m": 60_000.0}
+
+
+def in_unit(bound: Limit, unit: str) -> Limit:
+    """A limit in the unit of its metric: ms, s, pct, dBov … A bare number has that unit already.
+
+    Raises:
+        ValueError: its unit is of another kind.
+    """
+    if not bound.unit or bound.unit == unit or (bound.unit, unit) == ("%", "pct"):
+        return bound
+    if bound.unit in _TO_MS and unit in _TO_MS:
+        return bound._replace(value=bound.value * _TO_MS[bound.unit] / _TO_MS[unit], unit=unit)
+    if bound.unit.startswith("dB") and unit.startswith("dB"):
+        return bound
+    raise ValueError(f"{bound} is not in {unit or 'a bare number'}")
 
 
 LimitOf = Annotated[

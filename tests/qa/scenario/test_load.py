@@ -184,6 +184,12 @@ def test_a_comment_behind_keys_is_a_comment() -> None:
         (HEAD + "caller: {noise: {snr: 3dB}}\n" + STEPS, "caller.noise: name either a `file` or a `kind`"),
         (HEAD + "assert: {wire: {v2v_ms: {p95: fast}}}\n" + STEPS, "assert.wire.v2v_ms.p95: fast is no limit"),
         (HEAD + "assert: {wire: {v2v_ms: fast}}\n" + STEPS, "assert.wire.v2v_ms: fast is no limit"),
+        (HEAD + "assert: {wire: {v2v: 3}}\n" + STEPS, "s.yaml:3:17: assert.wire.v2v: there is no such metric; did you"),
+        (HEAD + "assert: {wire: {zzz: 3}}\n" + STEPS, "no such metric; known are setup_ms, pdd_ms"),
+        (HEAD + "assert: {wire: {v2v_ms: 3%}}\n" + STEPS, "v2v_ms has the unit ms; ==3% cannot be held against it"),
+        (HEAD + "assert: {wire: {holes: 3s}}\n" + STEPS, "holes is a bare number; ==3s cannot"),
+        (HEAD + "assert: {wire: {v2v_ms: {p42: 3}}}\n" + STEPS, "v2v_ms.p42: is no percentile; take one of p50"),
+        (HEAD + "assert: {wire: {v2v_ms: {}}}\n" + STEPS, "v2v_ms: has no limit; write p95: and a limit"),
         (
             HEAD + "assert: {judge: [{ask: 'Polite?', llm: {service: x}, gate: true}]}\n" + STEPS,
             "assert.judge[0].gate: a judge is never the only gate",
