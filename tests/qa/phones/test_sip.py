@@ -58,6 +58,11 @@ class Doing:
         self.overs += 1
 
 
+def hang_up_soon(agent: SipAgent) -> None:
+    """Once the last packet was heard to its end."""
+    agent._loop.call_later(0.06, hang_up, agent)
+
+
 def order(agent: SipAgent | str, **fields: Any) -> CallOrder:
     media = fields.pop("media", Media())
     target = Target(to=agent if isinstance(agent, str) else agent.uri, **fields.pop("target", {}))
@@ -127,7 +132,7 @@ async def test_what_is_said_leaves_frame_by_frame_and_on_time() -> None:
 
 async def test_the_agents_speech_lies_where_it_came() -> None:
     said = noise(0.4)
-    async with sip_agent(on_answer=lambda agent: agent.say(said, after=0.2, then=hang_up)) as agent:
+    async with sip_agent(on_answer=lambda agent: agent.say(said, after=0.2, then=hang_up_soon)) as agent:
         log = await call(agent, Doing())
         came = agent.sent_at[0] - agent.answered_at
     assert (log.ended_by, agent.ended) == ("agent", "callee")
