@@ -24,7 +24,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from offhook.qa.activity import Samples, Span
+from offhook.qa.activity import RATE, Samples, Span
 from offhook.qa.caller.mouth import FRAME, ScriptMouth
 from offhook.qa.caller.record import CallerRecord, StepRecord
 from offhook.qa.caller.script import Script, bed_key, sound_key
@@ -151,12 +151,13 @@ class Caller:
         self._heard: list[Span] = []
         self._turn_began: float | None = None
         "Where its turn began, while there is one."
-        self._keys_met = 0
+        self.keys_met = 0
         "How many keys an expectation has waited for already."
         self._mark = _Mark()
         self._due = _Mark()
         "What the agent owes an answer to: the last thing said or pressed, or the opening of the line."
-        self._spoken: Span | None = None
+        self.last_spoken: Span | None = None
+        "What the caller said last."
         self._steps: deque[Added] = deque()
         for step in scenario.steps:
             self.add(step)
@@ -185,6 +186,17 @@ class Caller:
     def now(self) -> float:
         """Track second, as of the last frame."""
         return self._now
+
+    def listen(self) -> tuple[bytearray, float]:
+        """Keep what the agent says from now on; gives where it is kept, and from which track second on.
+
+        Raises:
+            PhoneError: the call was not answered.
+        """
+        activity = self._up().activity
+        if activity.kept is None:
+            activity.kept = bytearray()
+        return activity.kept, self._now - len(activity.kept) / 2 / RATE
 
     # --- the operator ---
 
@@ -265,7 +277,7 @@ class Caller:
             record.within = (
                 step.expect.within if step.expect.within is not None else step.silence or self._caller.patience
             )
-            yield from self._settled(_Open(step.expect, mark, record.spoken or self._spoken, record.within))
+            yield from self._settled(_Open(step.expect, mark, record.spoken or self.last_spoken, record.within))
         record.ended = self._now
         if step.verb in ("say", "barge_in", "backchannel", "dtmf") and step.expect is None:
             self._mark = mark
@@ -313,13 +325,13 @@ class Caller:
     def _say(self, speech: Speech, record: StepRecord, *, owes: bool = True) -> Doing:
         record.source = sound_key(speech, self._caller)
         sound = self._script.sounds[record.source]
-        span = record.spoken = self._spoken = self.mouth.say(sound)
+        span = record.spoken = self.last_spoken = self.mouth.say(sound)
         self._mark = _Mark(span.end, span.start)
         if owes and not speech.sound:
             self._due = self._mark
         if (yield from self._until(lambda: self._now >= span.end - 1e-9)):
             return ""
-        record.spoken = self._spoken = Span(span.start, max(span.start, min(span.end, self._now)))
+        record.spoken = self.last_spoken = Span(span.start, max(span.start, min(span.end, self._now)))
         return "the call ended before this was said to its end"
 
     def _say_into(self, speech: Speech, record: StepRecord, *, owes: bool) -> Doing:
@@ -355,7 +367,7 @@ class Caller:
         opened = None
         if step.expect is not None:
             within = step.expect.within if step.expect.within is not None else step.silence
-            opened = _Open(step.expect, self._mark, self._spoken, within)
+            opened = _Open(step.expect, self._mark, self.last_spoken, within)
 
         def over() -> bool:
             return self._now >= until - 1e-9 or (opened is not None and self._all_decided(opened))
@@ -399,7 +411,7 @@ class Caller:
                     text, sound = said
                     span = self.mouth.say(sound)
                     self.record.persona_said.append((span.start, text))
-                    self._spoken = span
+                    self.last_spoken = span
                 yield
         finally:
             persona.end()
@@ -477,7 +489,7 @@ class Caller:
     def _settled(self, opened: _Open) -> Generator[None, None, None]:
         yield from self._until(lambda: self._all_decided(opened))
         if opened.expect.dtmf is not None:
-            self._keys_met = len(self.keys)
+            self.keys_met = len(self.keys)
 
     def _all_decided(self, opened: _Open) -> bool:
         if not opened.until:
@@ -527,7 +539,7 @@ class Caller:
                 # Nobody says for how long a turn may last; but it must have begun.
                 return not self._answered(mark) and self._now >= mark.since + self._late(opened.within)
             case "dtmf":
-                return len(self.keys) - self._keys_met >= len(expect.dtmf or "")
+                return len(self.keys) - self.keys_met >= len(expect.dtmf or "")
             case "transfer":
                 return bool(self.transfers)
             case _:
