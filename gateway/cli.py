@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from offhook.gateway.reasons import CallStatus
+from offhook.qa.cli import CODES as QA_CODES
 from offhook.qa.cli import app as qa_app
+from offhook.qa.cli import dial
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,6 +59,7 @@ calls_app = typer.Typer(help="Look at calls that were, or are.", no_args_is_help
 app.add_typer(config_app, name="config")
 app.add_typer(calls_app, name="calls")
 app.add_typer(qa_app, name="qa")
+app.command(epilog=QA_CODES)(dial)
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -148,7 +148,11 @@ def init(
         _fail(f"{file} is there already; name another file", USAGE)
     except OSError as error:
         _fail(f"{file}: {error.strerror}", USAGE)
-    _console().print(f"[green]{file}[/green] is written. Run it: offhook qa run {file}{'' if target else ' --target sip:…'}", markup=True, soft_wrap=True)
+    _console().print(
+        f"[green]{file}[/green] is written. Run it: offhook qa run {file}{'' if target else ' --target sip:…'}",
+        markup=True,
+        soft_wrap=True,
+    )
 
 
 @app.command(epilog=CODES)
@@ -217,6 +221,58 @@ def report(
     else:
         RunScreen(_console(sys.stderr)).conclude(found, folder)
     raise typer.Exit(EXIT_CODE[found.verdict])
+
+
+def dial(
+    target: Annotated[str, typer.Argument(help=TARGET_HELP)],
+    from_number: Annotated[str, typer.Option("--from", help="Number the call comes from.")] = "+15550100",
+    number: Annotated[str, typer.Option(help="Number that was dialled, for carriers' webhooks.")] = "+15550199",
+    listen: Annotated[bool, typer.Option(help="Write down what the agent says, by the offline recogniser.")] = True,
+    dtmf: Annotated[Literal["rfc4733", "inband", "info"], typer.Option(help="How keys are pressed.")] = "rfc4733",
+    codec: Annotated[list[str] | None, typer.Option(help="PCMU, PCMA, G722 or opus; repeatable. SIP only.")] = None,
+    srtp: Annotated[bool, typer.Option("--srtp", help="Encrypted audio only. SIP only.")] = False,
+    wav: Annotated[Path | None, typer.Option(help="Record the call: left you, right the agent.")] = None,
+    public_url: PublicUrlOption = "",
+    auth_token: TokenOption = "",
+    username: UsernameOption = "",
+    password: PasswordOption = "",
+) -> None:
+    """Call a bot from the terminal: type to speak, keys on an empty line are DTMF, transcript and latency come live."""
+    from pydantic import ValidationError
+
+    from offhook.qa.scenario.model import Scenario
+    from offhook.qa.terminal.dial import HELP, place
+
+    settings = {
+        "name": "dial",
+        "target": {"to": target, "from": from_number, "number": number, "public_url": public_url},
+        "media": {"dtmf": dtmf, "srtp": srtp} | ({"codecs": codec} if codec else {}),
+        "steps": [{"wait": "answer"}],
+        "timeout": "1h",
+    }
+    try:
+        scenario = Scenario.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        _fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
+    if wav is not None and wav.exists():
+        _fail(f"{wav} is there already; name another file", USAGE)
+    credentials = {"auth_token": auth_token, "username": username, "password": password}
+    console = _console()
+    if sys.stdin.isatty():
+        console.print(f"[dim]{HELP}[/dim]")
+    from offhook.qa.phones.base import Unable, Unreachable
+    from offhook.qa.voice import VoiceUnavailable
+
+    try:
+        answered = _asyncio(place(scenario, credentials, console, listen=listen, wav=wav))
+    except Unable as error:
+        _fail(str(error), USAGE)
+    except Unreachable as error:
+        _fail(str(error), UNREACHABLE)
+    except VoiceUnavailable as error:
+        _fail(str(error), INVALID)
+    raise typer.Exit(OK if answered else FAILED)
 
 
 # --- what the commands share --------------------------------------------------------

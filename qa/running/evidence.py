@@ -205,13 +205,23 @@ def _keep(report: CallReport, log: CallLog, folder: Path) -> None:
     stem = folder / CALLS / f"{report.scenario}-{report.number}"
     if len(log.caller):
         path = stem.with_name(stem.name + ".wav")
-        writer = StereoWavWriter(path, RATE)
-        try:
-            writer.append(*(np.asarray(track, "<i2").tobytes() for track in (log.caller, log.agent)))
-        finally:
-            writer.close()
+        write_recording(path, log)
         report.audio = path.relative_to(folder).as_posix()
     if log.packets:
         path = stem.with_name(stem.name + ".pcap")
         write_pcap(path, log.packets)
         report.capture = path.relative_to(folder).as_posix()
+
+
+def write_recording(path: Path, log: CallLog) -> None:
+    """Write both sides of a call: left the caller, right the agent; 8 kHz.
+
+    Raises:
+        FileExistsError: there is such a file.
+        OSError: it cannot be written.
+    """
+    writer = StereoWavWriter(path, RATE)
+    try:
+        writer.append(*(np.asarray(track, "<i2").tobytes() for track in (log.caller, log.agent)))
+    finally:
+        writer.close()
