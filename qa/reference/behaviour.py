@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Behaviour:
     "Silence after which keys are complete; `#` completes them at once."
     drop: bool = False
     "It misses the second key of several."
-    farewell: float = 0.3
+    farewell: float = 0.6
     "From the last sample of the good-bye to the hang-up."
     cut: float = 0.0
     "How much of the good-bye is missing when it hangs up."
@@ -53,6 +53,8 @@ class Behaviour:
     transfer_to: str = "+15550123"
     transfer_after: float = 0.0
     "A turn of the caller longer than this makes it transfer the call, as the key 0 does; 0.0: none does."
+    replies: Literal["answer", "goodbye", "transfer"] = "answer"
+    "What it does with a turn of the caller."
     refuses: bool = False
     "It takes no call: SIP 486, `<Reject>`."
     trusting: bool = False
@@ -87,6 +89,8 @@ FAULTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 """Name → what it does, and what of the behaviour that changes."""
 
 HABITS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "goodbye": ("says good-bye to whatever the caller says first", {"replies": "goodbye"}),
+    "transfer": ("transfers a caller who says anything", {"replies": "transfer"}),
     "patient": ("stops 450 ms after an interruption, and not for sounds below 400 ms", {"stop": 0.45, "ignore": 0.4}),
 }
 """The same for ways to behave that are no faults."""

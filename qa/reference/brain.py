@@ -307,7 +307,7 @@ class Brain:
         turn = self._turn if sound is not None and not sound.done and not sound.tone else None
         if sound is not None and turn is not None and sound.last - turn >= MIN_TURN_S:
             long = 0 < behaviour.transfer_after < sound.last - turn
-            found.append((sound.last + behaviour.answer, "transfer" if long else "answer", sound.last))
+            found.append((sound.last + behaviour.answer, "transfer" if long else behaviour.replies, sound.last))
         if not behaviour.silent:
             quiet = max(self._quiet_since, self._key_at, sound.last if sound is not None else 0.0)
             kind: Kind = "reprompt" if self._reprompts < REPROMPTS else "goodbye"

@@ -3,7 +3,8 @@
 Every line has `call` (Call-ID of SIP, CallSid), `what`, `at` (seconds on the line's clock) and `wall` (Unix seconds of
 that moment). What there is, beside:
 
-* `call`: a call came; `way`, `from`, `to`. `answered`: `at` is 0. `refused`: `status`, `why`.
+* `call`: a call came; `way`, `from`, `to`. `answered`: `at` is 0; `after`, the time since the answer to
+  the webhook. `refused`: `status`, `why`.
 * `speaks`, when a sentence begins: `kind`, `text`. `spoke`, when it is over: `at`, its first sample; `end`; `kind`;
   `text`; `level`, dBov of its louder half; `cut`, why it was cut short, or empty; `after`, the line second of the last
   voiced sample or key that it answers; `interrupted_at`, the onset of what cut it.
@@ -62,10 +63,10 @@ class CallTruth:
         self._log, self._call = log, call
         self._zero = time.time()
 
-    def answered(self) -> None:
-        """The line's clock begins now."""
+    def answered(self, after: float = 0.0) -> None:
+        """The line's clock begins now, so many seconds after the call was answered."""
         self._zero = time.time()
-        self("answered", 0.0)
+        self("answered", 0.0, after=after)
 
     def __call__(self, what: str, at: float, **more: Any) -> None:
         self._log.note(self._call, what, at, self._zero + at, **more)

@@ -51,7 +51,8 @@ class _Invited:
 
     call: str
     behaviour: Behaviour
-    until: float
+    since: float
+    "When the webhook was answered, monotonic."
 
 
 class TwilioReference:
@@ -107,11 +108,11 @@ class TwilioReference:
             return _twiml('<Reject reason="busy"/>')
         await asyncio.sleep(behaviour.ring)
         now = time.monotonic()
-        self._invited = {token: known for token, known in self._invited.items() if known.until > now}
+        self._invited = {token: known for token, known in self._invited.items() if known.since > now - TOKEN_S}
         if len(self._invited) >= MAX_TOKENS:
             return Response("too many calls", 503)
         token = secrets.token_urlsafe(24)
-        self._invited[token] = _Invited(call, behaviour, now + TOKEN_S)
+        self._invited[token] = _Invited(call, behaviour, now)
         public = urlsplit(self.public_url)
         stream = f'<Stream url="wss://{public.netloc}/media/{token}"/>'
         return _twiml(f'<Connect action="{self.public_url}/twilio/after">{stream}</Connect>')
@@ -129,7 +130,7 @@ class TwilioReference:
         token = socket.path_params["token"]
         invited = self._invited.get(token)
         why = ""
-        if invited is None or invited.until < time.monotonic():
+        if invited is None or invited.since < time.monotonic() - TOKEN_S:
             why = "a token that is unknown or was used"
         elif not invited.behaviour.trusting and not self._signed(socket, "GET"):
             why = SIGNATURE
@@ -141,7 +142,7 @@ class TwilioReference:
             del self._invited[token]
         await socket.accept()
         truth = CallTruth(self._truth, invited.call)
-        stream = TwilioCall(socket, Brain(self._lines, invited.behaviour, truth), truth)
+        stream = TwilioCall(socket, Brain(self._lines, invited.behaviour, truth), truth, invited.since)
         await stream.run()
         if stream.transfer:
             self._after[invited.call] = stream.transfer
@@ -150,8 +151,8 @@ class TwilioReference:
 class TwilioCall:
     """One media stream."""
 
-    def __init__(self, socket: WebSocket, brain: Brain, truth: CallTruth) -> None:
-        self._socket, self._brain, self._truth = socket, brain, truth
+    def __init__(self, socket: WebSocket, brain: Brain, truth: CallTruth, since: float) -> None:
+        self._socket, self._brain, self._truth, self._since = socket, brain, truth, since
         self._loop = asyncio.get_running_loop()
         self._stream = ""
         self._zero = 0.0
@@ -176,7 +177,7 @@ class TwilioCall:
                 if kind == "start":
                     self._stream = message["start"]["streamSid"]
                     self._zero = self._loop.time()
-                    self._truth.answered()
+                    self._truth.answered(time.monotonic() - self._since)
                     speaker = asyncio.create_task(self._speak(), name="reference-speaker")
                 elif kind == "stop":
                     break
