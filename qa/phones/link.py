@@ -127,11 +127,12 @@ class _LinkCall:
         info = link.CallInfo(self._order.call_id, target.from_, target.number, "qa", parameters=parameters)
         offer = link.encode(link.Offer(info, "qa", {}, str(PCMU)))
         self._notes.sent(offer)
+        patience = min(READY_TIMEOUT_S, self._order.timeout)
         try:
-            async with asyncio.timeout(min(READY_TIMEOUT_S, self._order.timeout)):
+            async with asyncio.timeout(patience):
                 said = await self._session.ask(offer)
         except TimeoutError:
-            return f"the agent was not ready within {READY_TIMEOUT_S:g} s"
+            return f"the agent was not ready within {patience:g} s"
         except ConnectionError as error:
             return f"the agent neither took nor refused the call: {error}"
         self._told(said if isinstance(said, str) else "(audio)")

@@ -62,18 +62,25 @@ async def served(folder: Path, agent: dict[str, Any], **more: Any) -> AsyncItera
             "log": {"level": "error"},
             **more,
         }
-        (folder / "config.yaml").write_text(json.dumps(config))
-        command = [sys.executable, "-m", "offhook.gateway", "serve", "--config", str(folder / "config.yaml")]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            async with asyncio.timeout(30), httpx.AsyncClient() as web:
-                while True:
-                    try:
-                        if (await web.get(f"{url}/readyz")).status_code == 200:
-                            break
-                    except httpx.TransportError:
-                        await asyncio.sleep(0.1)
+        async with gateway(folder, config):
             yield simulator
-        finally:
-            process.send_signal(signal.SIGINT)
-            await asyncio.to_thread(process.wait, 20)
+
+
+@asynccontextmanager
+async def gateway(folder: Path, config: dict[str, Any]) -> AsyncIterator[None]:
+    """Run a gateway with this configuration, written into `folder`, which listens on 127.0.0.1 at `listen.port`."""
+    (folder / "config.yaml").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "offhook.gateway", "serve", "--config", str(folder / "config.yaml")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(30), httpx.AsyncClient() as web:
+            while True:
+                try:
+                    if (await web.get(f"http://127.0.0.1:{config['listen']['port']}/readyz")).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.1)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        await asyncio.to_thread(process.wait, 20)
