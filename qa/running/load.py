@@ -167,8 +167,8 @@ async def run_load(
         loaded: The plan.
         target: Goes before the plan's and the scenarios' own.
         on_progress: Told four times a second.
-        processes: That make calls; None: as many as the plan needs at `CALLS_A_PROCESS`, at most one a core; 0: this one
-            does it itself.
+        processes: That make calls; None: as many as the plan needs at `CALLS_A_PROCESS`, at most one a core; 0: none
+            but this one.
         credentials: Keyword arguments of `open_phone`: auth_token, username, password …
         target_pid: The target's process, if it runs on this machine: its CPU is looked at, and that of its children.
         target_cores: How many cores the target has, if its CPU cannot be looked at.
@@ -439,7 +439,7 @@ class _Load:
         while (len(self._windows) + 1) * self._plan.window + SETTLED_S <= now:
             end = (len(self._windows) + 1) * self._plan.window
             window = next(self.figures.windows(end, len(self._windows)))
-            window.broken = broken_limits(window.figures, self._plan.kept)
+            window.broken = broken_limits(window.figures, self._plan.limits)
             self._windows.append(window)
             if self._rule is not None and (why := self._rule.look(window)):
                 self._by_rule = True
@@ -493,14 +493,14 @@ class _Load:
         report.cut = figures.cut
         report.failures, report.mistakes = dict(figures.reasons.most_common()), dict(figures.mistakes.most_common())
         report.figures = figures.overall()
-        report.limits = {name: str(limit) for name, limit in plan.kept.items()}
+        report.limits = {name: str(limit) for name, limit in plan.limits.items()}
         report.scenarios = [
             figures.part(number, loaded.scenario.name, str(loaded.path))
             for number, loaded in enumerate(self._loaded.scenarios)
         ]
         report.windows = list(figures.windows(self._seconds))
         for window in report.windows:
-            window.broken = broken_limits(window.figures, plan.kept)
+            window.broken = broken_limits(window.figures, plan.limits)
             if self._cpu is not None:
                 window.cores = self._cpu.cores(window.start, window.end)
         if plan.report.knee:
@@ -508,7 +508,7 @@ class _Load:
             if not per_core:
                 for window in report.windows:
                     window.cores = None
-            report.knee = find_knee(report.windows, plan.kept, cores=cores if per_core else None)
+            report.knee = find_knee(report.windows, plan.limits, cores=cores if per_core else None)
         report.processes = [figures.process(number, pid) for number, pid in enumerate(pids)]
         report.machine = {
             "offhook": version("offhook"),
@@ -525,7 +525,7 @@ class _Load:
             return Verdict.FAIL, self._stopping
         if report.mistakes:
             return Verdict.INVALID, f"our own mistake: {next(iter(report.mistakes))}"
-        if not any(judged(window, self._plan.kept) for window in report.windows):
+        if not any(judged(window, self._plan.limits) for window in report.windows):
             doubtful = any(window.doubtful for window in report.windows)
             why = "our own processes were late" if doubtful else "no window has calls enough for a figure"
             remedy = "fewer calls, or more processes" if doubtful else "longer windows, or more calls"

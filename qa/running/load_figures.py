@@ -201,7 +201,7 @@ class Figures:
         }
         return Window(
             start=number * self.length,
-            end=end,
+            end=round(end, 3),
             calls=round(calls, 3),
             began=sum(cell.began for cell in cells.values()),
             ended=sum(cell.ended for cell in cells.values()),

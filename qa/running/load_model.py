@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from offhook.agents.config_source import Problem, Source
@@ -170,8 +170,11 @@ class LoadPlan(Part):
     """At once. What would arrive above it is left out, and counted."""
     window: Duration = Field(10.0, ge=1.0, le=600.0)
     """Figures are of so much time each."""
-    limits: Annotated[dict[str, LimitOf], BeforeValidator(_figures)] = Field(default_factory=_default_limits)
-    """What good service is, for the knee: figure → limit."""
+    limits: Annotated[dict[str, LimitOf], BeforeValidator(_figures), AfterValidator(_converted)] = Field(
+        default_factory=_default_limits
+    )
+    """What good service is, for the knee: figure → limit. By default `v2v_p95` up to 1500ms, `packet_gap_p99` up to
+    40ms and `failures` up to 1%."""
     stop_when: StopWhen | None = None
     report: ReportOf = ReportOf()
     seed: int = 1
@@ -179,7 +182,6 @@ class LoadPlan(Part):
 
     @model_validator(mode="after")
     def _sane(self) -> Self:
-        _ = self.kept
         last = self.arrivals.start if self.arrivals.to is None else self.arrivals.to
         if (count := expected(self.arrivals.start, last, self.arrivals.over, self.hold)) > MAX_CALLS:
             message = f"these are {count:.0f} calls, and {MAX_CALLS} is the most; lower the rate or the time"
@@ -187,11 +189,6 @@ class LoadPlan(Part):
         if count < 1:
             raise PydanticCustomError("arrivals", "not one call would be made; raise the rate or the time")
         return self
-
-    @property
-    def kept(self) -> dict[str, Limit]:
-        """Figure → limit, in the figure's unit."""
-        return _converted(self.limits)
 
 
 @dataclass(frozen=True, slots=True)
