@@ -29,6 +29,7 @@ from rich.markup import escape
 
 from offhook.qa.activity import RATE, Samples, Span
 from offhook.qa.caller.machine import Caller
+from offhook.qa.caller.record import StepRecord
 from offhook.qa.caller.script import Script, ScriptError, prepare
 from offhook.qa.measuring.metrics import measure_call
 from offhook.qa.measuring.speech import Recogniser, SpeechFailed, transcribe
@@ -107,8 +108,9 @@ class Watcher:
     on_turn: Callable[[Span, Samples], None]
     "The agent's turn is over: where it lies, and its sound."
     line: CallerLine | None = None
+    said_until: float | None = None
+    "Track second at which the caller's last word or key ended; None: the agent has answered it."
     _began: float | None = None
-    _said_until: float | None = None
 
     def frame(self, line: CallerLine) -> None:
         """Look, and hand on."""
@@ -132,11 +134,12 @@ class Watcher:
     def _look(self, line: CallerLine) -> None:
         activity = line.activity
         if self.caller.mouth.saying:
-            self._said_until = line.seconds
+            self.said_until = line.seconds
         if self._began is None:
             if activity.speaking_since is not None:
                 self._began = activity.speaking_since
-                waited = None if self._said_until is None else self._began - self._said_until
+                waited = None if self.said_until is None else self._began - self.said_until
+                self.said_until = None
                 self.on_speaks(self._began, waited)
         elif activity.speaking_since is None and activity.silent_for() >= TURN_PAUSE_S:
             self._turn_over(line)
@@ -290,14 +293,17 @@ class Dialer:
         if waits:
             self._caller.add(Step.model_validate({"wait": {"for": "agent_done", "timeout": "15s"}}))
         added = self._caller.add(step)
-        added.on_done = lambda: self._done(added.record.failed)
         what = step.say.text or step.say.wav if step.say else step.dtmf.digits if step.dtmf else step.verb
-        at = self._watcher.line.seconds if self._watcher.line else 0.0
-        self._show(at, "you", what, "blue")
+        added.on_done = lambda: self._done(added.record, what, waits)
 
-    def _done(self, failed: str) -> None:
-        if failed:
-            self._console.print(escape(failed), style="yellow", highlight=False)
+    def _done(self, record: StepRecord, what: str, waits: bool) -> None:
+        """A step is over; what was typed at a terminal stands there already."""
+        if record.keys and not record.failed:
+            self._watcher.said_until = record.ended
+        if waits and not record.skipped:
+            self._show(record.began, "you", what, "blue")
+        if record.failed:
+            self._console.print(escape(record.failed), style="yellow", highlight=False)
 
     def _bindings(self) -> KeyBindings:
         bindings = KeyBindings()
