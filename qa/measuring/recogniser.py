@@ -74,7 +74,7 @@ RIVAL_MARGIN: Final = 20.0
 """By how much a number must beat every other, in the unit of scores."""
 
 MAX_RIVALS: Final = 12
-"""Number words of a phrase that are tried otherwise; each costs nine or nineteen phrases to look for."""
+"""Number words of a phrase that are tried otherwise; each costs up to nineteen phrases to look for."""
 
 PHRASES: Final = "phrases"
 WORDS: Final = "words"
@@ -152,7 +152,9 @@ class Recogniser:
         self._taught, self._ways, self._unknown = name, {}, []
         for phrase in phrases:
             ways = [self._known(way) for way in spoken(phrase)]
-            self._ways[phrase] = [_Way(" ".join(way), self._sounds(way), _rivals(way)) for way in ways if way]
+            self._ways[phrase] = [
+                _Way(" ".join(way), [self._sounds([word]) for word in way], _rivals(way)) for way in ways if way
+            ]
         looked_for = {words for ways in self._ways.values() for way in ways for words in (way.words, *way.rivals)}
         lines = [f"{words} /{LOWEST}/\n" for words in sorted(looked_for)]
         if lines:
@@ -197,18 +199,27 @@ class _Way:
     """One way to speak a phrase."""
 
     words: str
-    sounds: list[str]
+    sounds: list[list[str]]
+    "Of each word."
     rivals: list[str]
     "The same with one of its numbers changed."
 
     def believed(self, said: Sequence[str], scores: Mapping[str, float]) -> bool:
         """Whether the phrase was said, by the sounds of the text and the scores of the spotting."""
-        count, score = len(self.sounds), scores.get(self.words, -math.inf)
-        differ = next((most for below, most in MAY_DIFFER if count < below), MOST_DIFFER)
-        if difference(self.sounds, said) <= (0 if self.rivals else differ):
+        count = sum(map(len, self.sounds))
+        if self._alike(count, differences(self.sounds, said)):
             return True
         best = max((scores.get(rival, -math.inf) for rival in self.rivals), default=-math.inf)
-        return score >= max(LEAST_SCORE + SCORE_A_SOUND * count, best + RIVAL_MARGIN)
+        least = max(LEAST_SCORE + SCORE_A_SOUND * count, best + RIVAL_MARGIN)
+        return scores.get(self.words, -math.inf) >= least
+
+    def _alike(self, count: int, wrong: Sequence[int]) -> bool:
+        if self.rivals:
+            return not any(wrong)
+        most = next((most for below, most in MAY_DIFFER if count < below), MOST_DIFFER)
+        # One word for another is another sentence, however long the rest: `to speak` is not `to book`.
+        each = zip(self.sounds, wrong, strict=True)
+        return sum(wrong) <= most and all(differ <= max(1, len(word) // 3) for word, differ in each)
 
 
 def _rivals(words: Sequence[str]) -> list[str]:
@@ -216,20 +227,26 @@ def _rivals(words: Sequence[str]) -> list[str]:
     numbers = [at for at, word in enumerate(words) if word in UNITS or word in TENS]
     for at in numbers[:MAX_RIVALS]:
         others = UNITS if words[at] in UNITS else TENS
-        if others is UNITS and UNITS[words[at]] < 10:
-            others = {word: number for word, number in UNITS.items() if number < 10}
         found += [" ".join([*words[:at], other, *words[at + 1 :]]) for other in others if other != words[at]]
     return found
 
 
-def difference(sounds: Sequence[str], said: Sequence[str]) -> int:
-    """How many sounds must be changed, left out or put in to find them in a row in what was said."""
-    row = [0] * (len(said) + 1)
-    for count, wanted in enumerate(sounds, 1):
-        above, row = row, [count]
-        for at, sound in enumerate(said):
-            row.append(min(above[at] + (sound != wanted), above[at + 1] + 1, row[at] + 1))
-    return min(row)
+def differences(phrase: Sequence[Sequence[str]], said: Sequence[str]) -> Sequence[int]:
+    """How many sounds of each word must be changed, left out or put in to find the phrase in what was said."""
+    # Of what ends at each sound of `said`: all changes so far, and those of each word. The fewest win.
+    row: list[tuple[int, tuple[int, ...]]] = [(0, (0,) * len(phrase))] * (len(said) + 1)
+    for number, word in enumerate(phrase):
+        for wanted in word:
+            above, row = row, [_one_more(row[0], number)]
+            for at, sound in enumerate(said):
+                same = above[at] if sound == wanted else _one_more(above[at], number)
+                row.append(min(same, _one_more(above[at + 1], number), _one_more(row[at], number)))
+    return min(row)[1]
+
+
+def _one_more(changes: tuple[int, tuple[int, ...]], word: int) -> tuple[int, tuple[int, ...]]:
+    total, each = changes
+    return total + 1, (*each[:word], each[word] + 1, *each[word + 1 :])
 
 
 def main() -> None:

@@ -272,21 +272,23 @@ async def _listen(service: SpeechToText, samples: Samples) -> str:
     silence = np.zeros(LEAD_MS * RATE // 1000, np.int16)
     audio = convert_all(np.concatenate([silence, samples, silence]).tobytes(), L16_8K, format)
     words = _Words(service.name)
-    async with asyncio.timeout(len(audio) / format.size(1) / FASTER + service.limits.timeout + ANSWER_S) as limit:
-        try:
+    try:
+        async with asyncio.timeout(format.duration(len(audio)) / FASTER + service.limits.timeout + ANSWER_S):
             stream = await service.open(format, words.take)
             try:
                 for at in range(0, len(audio), format.size(PUSH_S)):
                     stream.push(audio[at : at + format.size(PUSH_S)])
                     await asyncio.sleep(PUSH_S / FASTER)
                 stream.finalize()
-                return await words.all
+                # The line stays open as in a call: some services answer only while audio goes on.
+                while not words.all.done():
+                    stream.push(format.hush(PUSH_S))
+                    await asyncio.wait([words.all], timeout=PUSH_S)
+                return words.all.result()
             finally:
                 await stream.close()
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise ServiceError(service.name, "timeout", f"no text in {ANSWER_S:g} s after the audio") from error
+    except TimeoutError as error:
+        raise ServiceError(service.name, "timeout", f"no text in {ANSWER_S:g} s after the audio") from error
 
 
 class _Words:
