@@ -82,7 +82,7 @@ class RtpIn:
         self._end = 0
         "Sample up to which something lies."
         self._loudest = 0.0
-        self._transit: float | None = None
+        self._came: float | None = None
         self._types: dict[int, Codec] = {}
         self.update(plan)
 
@@ -159,18 +159,17 @@ class RtpIn:
         except (BadPayload, ValueError) as error:
             self.fault(str(error))
             return
-        if self._transit is None:
-            self.arrivals.ticks = ticks
-        transit = at - timestamp / clock
-        if self._transit is not None and self._anchored:
-            self.jitter += (min(1.0, abs(transit - self._transit)) - self.jitter) / 16
-        self._transit = transit
         came, samples = max(0, int(at * RATE)), len(pcm) // 2
         loud = peak(pcm)
         self._loudest = max(float(loud), self._loudest * FADE)
         speech = loud > QUIET and loud > self._loudest * BELOW
         since = (timestamp - self._timestamp + 0x80000000 & 0xFFFFFFFF) - 0x80000000
         place = self._place + since * RATE // clock
+        if self._came is None:
+            self.arrivals.ticks = ticks
+        elif self._anchored:
+            self.jitter += (min(1.0, abs(at - self._came - since / clock)) - self.jitter) / 16
+        self._came = at
         gap = sequence - self._sequence & 0xFFFF
         if not self._anchored or place - came > EARLY:
             self._lay(max(came, self._end), pcm, samples)  # a stream begins
