@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from offhook.agents.config_source import Problem, Source
 from offhook.qa.running.arrivals import MAX_CALLS, expected
-from offhook.qa.scenario.load import Loaded, ScenarioError, load, read_model
+from offhook.qa.scenario.load import Loaded, ScenarioError, expand, load, read_model
 from offhook.qa.scenario.model import Part, Text, _Number
 from offhook.qa.scenario.units import Duration, Limit, LimitOf
 
@@ -221,9 +221,15 @@ def load_plan(path: str | Path, *, sets: Mapping[str, str] | None = None) -> Loa
 
 
 def _file_of(part: MixPart, path: Path, source: Source, number: int) -> Path:
-    beside = path.parent / part.scenario
-    if beside.is_file():
-        return beside
-    message = f"there is no file {part.scenario} beside {path.name}; check its name"
+    if part.scenario.startswith("suite:"):
+        found = expand([part.scenario])
+        if len(found) == 1:
+            return found[0]
+        message = f"{part.scenario} is {len(found)} scenarios; name one in each part of the mix"
+    else:
+        beside = path.parent / part.scenario
+        if beside.is_file():
+            return beside
+        message = f"there is no file {part.scenario} beside {path.name}; check its name"
     where = f"mix[{number}].scenario"
     raise ScenarioError([Problem(source.origin(("mix", number, "scenario")), where, message)])
