@@ -265,13 +265,12 @@ class Caller:
         if self.record.gave_up or ((self.over or self.record.hung_up) and not listens):
             record.skipped = True
             return
-        mark = self._mark
+        before = self._mark
         try:
             record.failed = yield from self._verb(step, record)
         except PhoneError as error:
             record.failed = str(error)
-        if step.verb != "expect":
-            mark = self._mark
+        mark = self._mark
         record.since = mark.since
         if step.expect is not None and not record.failed:
             record.within = (
@@ -279,10 +278,9 @@ class Caller:
             )
             yield from self._settled(_Open(step.expect, mark, record.spoken or self.last_spoken, record.within))
         record.ended = self._now
-        if step.verb in ("say", "barge_in", "backchannel", "dtmf") and step.expect is None:
-            self._mark = mark
-        else:
-            self._mark = _Mark(self._now)
+        if step.expect is not None or step.verb not in ("say", "barge_in", "backchannel", "dtmf"):
+            # What took no time, such as a look at whether the call was answered, leaves counting to the step before.
+            self._mark = _Mark(self._now) if self._now > record.began else before
         if record.failed and not self.keep_open:
             self.record.gave_up = record.failed
             if not self.over and not self.record.hung_up:
@@ -290,9 +288,9 @@ class Caller:
 
     def _verb(self, step: Step, record: StepRecord) -> Doing:
         """Do what the step says. Leaves in `_mark` what its expectation counts from."""
-        begun = self._now
-        self._mark = _Mark(begun) if step.verb != "expect" else self._mark
-        failed = ""
+        begun, failed = self._now, ""
+        if step.verb != "expect":
+            self._mark = _Mark(begun)
         if step.say is not None:
             failed = yield from self._say(step.say, record)
         elif step.barge_in is not None:

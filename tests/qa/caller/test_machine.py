@@ -349,6 +349,18 @@ def test_an_expectation_of_its_own_counts_from_the_end_of_the_sentence_before() 
     assert one(caller, 1).ended == pytest.approx(said.end + 0.6, abs=0.08)
 
 
+def test_what_takes_no_time_leaves_the_counting_where_it_was() -> None:
+    greeting = {"expect": {"agent_speaks": True}}
+    caller = caller_of({"expect": {"answer": True}}, {"wait": "answer"}, {"noise": "off"}, greeting, {"say": "Hello."})
+    run(caller, Agent(talks=[(0.5, 1.0)]))
+    assert [step.since for step in caller.record.steps[:4]] == [0.0, 0.02, 0.02, 0.0]
+    caller = caller_of({"say": "Hello."}, {"noise": "off"}, {"expect": {"agent_speaks": True}})
+    run(caller, Agent(answers_after=0.6))
+    said = one(caller).spoken
+    assert said is not None
+    assert one(caller, 2).since == said.end
+
+
 def test_an_agent_that_was_already_speaking_has_not_answered() -> None:
     caller = caller_of({"wait": "agent_speaks"}, {"say": "Hello.", "expect": {"agent_speaks": True}})
     run(caller, Agent(talks=[(0.2, 5.0), (6.0, 7.0)]))
@@ -524,6 +536,30 @@ def test_the_same_seed_and_the_same_agent_give_the_same_bytes() -> None:
 
 
 # --- more steps while it runs --------------------------------------------------------------
+
+
+def test_where_the_agent_was_heard_is_told_as_the_call_goes() -> None:
+    caller = caller_of({"wait": "3s"})
+    line = FakeLine(Agent(talks=[(0.5, 1.0), (1.5, 9.0)]))
+    while line.seconds < 2.0:
+        line.step(caller)
+    assert caller.now == line.seconds
+    first, second = caller.heard
+    assert (first.start, first.end) == pytest.approx((0.5, 1.0), abs=0.011)
+    assert (second.start, second.end) == pytest.approx((1.5, 2.0), abs=0.011)
+
+
+def test_what_the_agent_says_is_kept_for_who_listens() -> None:
+    caller = caller_of({"wait": "3s"})
+    line = FakeLine(Agent(talks=[(0.0, 9.0)]))
+    for _ in range(10):
+        line.step(caller)
+    kept, since = caller.listen()
+    assert since == pytest.approx(0.2)
+    for _ in range(10):
+        line.step(caller)
+    assert bytes(kept) == np.concatenate(line.heard[10:]).tobytes()
+    assert caller.listen() == (kept, pytest.approx(0.2))
 
 
 def test_steps_may_be_added_while_the_call_is_kept_open() -> None:
