@@ -107,6 +107,9 @@ class Figures:
         self._under_way: dict[int, tuple[int, float]] = {}
         "Window → calls that began less those that ended in it, and for how long they count there."
         self._replies: list[tuple[int, int, int, float]] = []
+        "Window, process, part of the mix and ms, of calls that are over."
+        self._told: dict[int, list[tuple[int, int, float]]] = {}
+        "The same of calls under way, by their numbers: window, process and ms."
         self._late: dict[int, Counter[int]] = {}
         self._own: dict[int, Counter[int]] = {}
 
@@ -119,9 +122,8 @@ class Figures:
         for at in batch.left_out:
             self._cell(process, at).left_out += 1
             self.totals.left_out += 1
-        for at, part, milliseconds in batch.replies:
-            self._cell(process, at).replies.append(milliseconds)
-            self._replies.append((self._number(at), process, part, milliseconds))
+        for at, call, milliseconds in batch.replies:
+            self._told.setdefault(call, []).append((self._number(at), process, milliseconds))
         for number, beats in batch.beats.items():
             self._numbered(process, number).beats.update(beats)
             self._own.setdefault(process, Counter()).update(beats)
@@ -132,6 +134,10 @@ class Figures:
         cell = self._cell(process, ended.at)
         self._count(ended.at, -1)
         self._late.setdefault(process, Counter()).update(ended.late)
+        self._told.pop(ended.number, None)
+        for at, milliseconds in ended.replies:
+            self._cell(process, at).replies.append(milliseconds)
+            self._replies.append((self._number(at), process, ended.part, milliseconds))
         if ended.greeting is not None:
             self._cell(process, ended.greeting[0]).greetings.append(ended.greeting[1])
         if ended.setup_ms is not None:
@@ -183,13 +189,20 @@ class Figures:
 
     def _window(self, number: int, end: float, calls: float) -> Window:
         cells = self._cells.get(number, {})
-        good = [cell for cell in cells.values() if cell.counts]
+        trusted = {process: cell for process, cell in cells.items() if cell.counts}
+        good = list(trusted.values())
+        told = [
+            milliseconds
+            for replies in self._told.values()
+            for window, process, milliseconds in replies
+            if window == number and process in trusted
+        ]
         late = [cell.late_ms for cell in (good or cells.values()) if cell.late_ms is not None]
         ended, failed = sum(cell.ended for cell in good), sum(cell.failed for cell in good)
         gaps: Counter[int] = Counter()
         for cell in good:
             gaps.update(cell.gaps)
-        replies = _enough([value for cell in good for value in cell.replies])
+        replies = _enough(told + [value for cell in good for value in cell.replies])
         greetings = _enough([value for cell in good for value in cell.greetings])
         setups = _enough([value for cell in good for value in cell.setups])
         figures = {

@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 Calls begin at the times planned, whatever became of those before them. What is measured of a call is what costs next to
-nothing while hundreds are under way: where the agent's speech begins, to 10 ms, as the caller's own detector heard it.
-Replies are told at once, so that a load can be stopped while the calls are still up; all the rest at a call's end.
+nothing while hundreds are under way: where the agent's speech begins, as the caller's own detector hears it, which
+misses weak consonants before the first vowel. Replies are told at once like that, so that a load can be stopped while
+the calls are still up; at a call's end the beginnings are looked for anew in the second around each, to the sample.
 
 A heartbeat every 20 ms measures how late this process is, whether or not a call notices. Whoever puts the figures
 together leaves out what a late process measured.
@@ -24,10 +25,11 @@ from typing import Final
 
 import numpy as np
 
-from offhook.qa.activity import Span
+from offhook.qa.activity import RATE, WINDOW_S, Samples, Span
 from offhook.qa.caller.machine import Caller
 from offhook.qa.caller.record import CallerRecord
 from offhook.qa.caller.script import Script
+from offhook.qa.measuring.timeline import voiced_spans
 from offhook.qa.phones.base import Arrivals, CallerLine, CallLog, CallOrder, Phone, PhoneError
 from offhook.qa.phones.targets import open_phone
 from offhook.qa.running.arrivals import Arrival
@@ -38,6 +40,10 @@ BEAT_S: Final = 0.020
 
 TELL_S: Final = 0.25
 """Between two batches of results."""
+
+LOOK_BACK_S: Final = 0.5
+LOOK_ON_S: Final = 0.5
+"""Around the beginning of speech: a first s may be 200 ms long, and the voice after it shows how loud the agent is."""
 
 LONGEST_MS: Final = 1000
 """Last bucket of histograms: so much, and all above it."""
@@ -85,6 +91,8 @@ class Ended:
     unreachable: bool = False
     greeting: tuple[float, float] | None = None
     "When, and how long it took in ms."
+    replies: tuple[tuple[float, float], ...] = ()
+    "When, and voice to voice in ms; in place of those of this call that were told before."
     setup_ms: float | None = None
     gaps: tuple[tuple[int, Histogram], ...] = ()
     "Number of a window → ms between packets that follow each other."
@@ -101,7 +109,7 @@ class Batch:
     left_out: list[float] = field(default_factory=list)
     "Calls that did not begin: there were `max_calls`."
     replies: list[tuple[float, int, float]] = field(default_factory=list)
-    "When, part of the mix, and voice to voice in ms."
+    "When, number of the call, and voice to voice in ms, of calls under way."
     ended: list[Ended] = field(default_factory=list)
     beats: dict[int, Histogram] = field(default_factory=dict)
     "Number of a window → how late the heartbeats were, ms."
@@ -131,6 +139,8 @@ class Meter:
         "End of the agent's voice, as of the frame before."
         self._answered = -1
         "Index of the last step that had its reply."
+        self.replies: list[tuple[float, float]] = []
+        "Track seconds at which the caller had finished a sentence, and the agent began to answer it."
         self.onsets: list[float] = []
         "Track seconds at which the agent began to speak."
         self.hang_up = False
@@ -160,6 +170,7 @@ class Meter:
                 continue
             self._answered = step.index
             if self._voiced <= step.spoken.end:
+                self.replies.append((step.spoken.end, onset))
                 self._on_reply((onset - step.spoken.end) * 1000)
             return
 
@@ -249,7 +260,7 @@ class LoadWorker:
         caller = Caller(scenario, script, self._job.seed + arrival.number)
 
         def on_reply(milliseconds: float) -> None:
-            self._batch.replies.append((self._loop.time() - self._origin, arrival.part, milliseconds))
+            self._batch.replies.append((self._loop.time() - self._origin, arrival.number, milliseconds))
 
         meter = Meter(caller, on_reply)
         name = f"load:{arrival.number}"
@@ -286,7 +297,11 @@ class LoadWorker:
             ended = Ended(arrival.number, arrival.part, began, at, failed, mistake, cut, unreachable)
         else:
             opened = at - log.seconds
-            first = meter.onsets[0] if meter.onsets else None
+            first = exact_onset(log.agent, meter.onsets[0]) if meter.onsets else None
+            replies = []
+            for said, onset in meter.replies:
+                await asyncio.sleep(0)  # a millisecond each; the frames of other calls come first
+                replies.append((said, exact_onset(log.agent, onset)))
             ended = Ended(
                 number=arrival.number,
                 part=arrival.part,
@@ -295,6 +310,7 @@ class LoadWorker:
                 failed=failed,
                 cut=cut,
                 greeting=None if first is None else (opened + first, (first - log.answered_at) * 1000),
+                replies=tuple((opened + onset, (onset - said) * 1000) for said, onset in replies),
                 setup_ms=log.setup_ms,
                 gaps=() if log.arrivals is None else packet_gaps(log.arrivals, opened, self._job.window),
                 frames=len(log.lateness),
@@ -351,6 +367,14 @@ def failure(log: CallLog, record: CallerRecord, scenario: Scenario, onsets: Sequ
         if not any(since <= onset <= done.ended for onset in onsets):
             return f"the agent did not speak (step {done.index + 1}, {done.verb})"
     return ""
+
+
+def exact_onset(agent: Samples, onset: float) -> float:
+    """Where a stretch of the agent's speech begins to the sample, that was heard to begin at `onset`; seconds."""
+    start = max(0, round((onset - LOOK_BACK_S) * RATE))
+    piece = agent[start : round((onset + LOOK_ON_S) * RATE)]
+    found = (start / RATE + span.start for span in reversed(voiced_spans(piece)))
+    return next((at for at in found if at <= onset + 2 * WINDOW_S), onset)
 
 
 def packet_gaps(arrivals: Arrivals, opened: float, window: float) -> tuple[tuple[int, Histogram], ...]:

@@ -35,11 +35,20 @@ def test_few_events_make_no_figure() -> None:
     assert next(figures.windows(10)).figures["v2v_p95"] == 700
 
 
+def test_what_is_found_at_a_calls_end_stands_for_what_was_told_before() -> None:
+    figures = Figures(10)
+    figures.add(0, Batch(replies=[(1.0, 1, 740.0), (2.0, 2, 740.0)] * 10, beats={0: ON_TIME}))
+    assert next(figures.windows(10)).figures["v2v_p50"] == 740
+    figures.add(0, Batch(ended=[_ended(5.0, replies=((1.0, 700.0),) * 20)]))
+    assert next(figures.windows(10)).figures["v2v_p50"] == 700
+    assert figures.overall()["v2v_ms"]["n"] == 20
+
+
 def test_what_a_late_process_measured_is_left_out_and_its_calls_are_counted() -> None:
     figures = Figures(10)
     for process, beats, milliseconds in ((0, ON_TIME, 700.0), (1, LATE, 4000.0)):
-        replies = [(1.0, 0, milliseconds)] * 20
-        figures.add(process, Batch(began=[0.5], replies=replies, ended=[_ended(5.0)], beats={0: beats}))
+        ended = _ended(5.0, replies=((1.0, milliseconds),) * 20)
+        figures.add(process, Batch(began=[0.5], ended=[ended], beats={0: beats}))
     window = next(figures.windows(10))
     assert not window.doubtful
     assert (window.began, window.ended) == (2, 2)
@@ -51,7 +60,7 @@ def test_what_a_late_process_measured_is_left_out_and_its_calls_are_counted() ->
 
 def test_a_window_in_which_all_were_late_is_doubtful() -> None:
     figures = Figures(10)
-    figures.add(0, Batch(replies=[(1.0, 0, 700.0)] * 20, beats={0: LATE}))
+    figures.add(0, Batch(replies=[(1.0, 1, 700.0)] * 20, beats={0: LATE}))
     window = next(figures.windows(10))
     assert window.doubtful
     assert window.late_ms == 81

@@ -6,13 +6,14 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from offhook.qa.activity import Span
 from offhook.qa.caller.machine import Caller
 from offhook.qa.caller.record import CallerRecord, StepRecord
 from offhook.qa.phones.base import Arrivals, CallerLine, CallLog
-from offhook.qa.running.load_worker import Meter, failure, packet_gaps
+from offhook.qa.running.load_worker import Meter, exact_onset, failure, packet_gaps
 from offhook.qa.scenario.model import Scenario
 
 
@@ -67,6 +68,18 @@ def test_a_back_channel_asks_for_no_reply() -> None:
 
 def test_a_sentence_that_the_agent_spoke_into_has_no_reply_time() -> None:
     assert _replies(_said(0, 1, 2), agent=[(0.5, 2.1), (3, 4)]) == []
+
+
+def test_an_agent_begins_where_its_first_consonant_does() -> None:
+    track = np.zeros(16000, np.int16)
+    chance = np.random.default_rng(1)
+    track[8000:8800] = chance.normal(0, 90, 800)  # a soft s, then a vowel
+    track[8800:14000] = chance.normal(0, 4000, 5200)
+    assert exact_onset(track, 1.1) == pytest.approx(1.0, abs=0.005)
+
+
+def test_where_nothing_more_is_found_the_detector_is_believed() -> None:
+    assert exact_onset(np.zeros(16000, np.int16), 1.1) == 1.1
 
 
 def test_the_caller_sees_every_frame_and_the_end() -> None:
