@@ -95,13 +95,13 @@ class Talker:
         self._heard = bytearray()
         self._quiet_since = 0.0
         "When the wait for the agent began."
-        self._opening = True
+        self._opening = False
         self._saying_until = 0.0
         self._parting = False
 
     def begin(self, line: CallerLine) -> None:
-        """The step begins: listen. Where the agent is silent, the persona speaks first."""
-        self._opening = line.activity.speaking_since is None
+        """The step begins: listen. Where the agent has spoken and is silent now, the persona speaks first."""
+        self._opening = line.activity.speaking_since is None and line.activity.last_voiced is not None
         self._quiet_since = line.seconds
         line.activity.kept = bytearray()
 
