@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from offhook.gateway.config import Config
+    from offhook.gateway.journal import Entry
+    from offhook.gateway.records import CallRecord
     from offhook.gateway.store import Store
 
 OK, PROBLEM, USAGE, UNABLE = 0, 1, 2, 3
@@ -210,19 +212,11 @@ def calls_show(
     """Show one call: its record, what was said, where the time of each turn went, every event."""
     from offhook.gateway.call_view import call_json, print_call
 
-    async def read(store: Store) -> Any:
-        found = await store.calls(limit=1) if id == "last" else await store.find(id)
-        return found, await store.events(found[0].id) if len(found) == 1 else []
-
-    records, events = _from_store(config, read) or ([], [])
-    if not records:
-        _fail(f"no call {id!r}; `offhook calls list` shows those there are", PROBLEM)
-    if len(records) > 1:
-        _fail(f"{id!r} begins several ids: {', '.join(record.id for record in records)}", PROBLEM)
+    record, events = _one_call(config, id)
     if as_json:
-        _print_json(call_json(records[0], events))
+        _print_json(call_json(record, events))
     else:
-        print_call(_console(), records[0], events)
+        print_call(_console(), record, events)
 
 
 @calls_app.command("place", epilog=CODES)
@@ -252,6 +246,29 @@ def calls_place(
         _print_json(placed)
     else:
         _console().print(f"[green]placed[/green] {placed.get('id') or placed['carrier_call_id']}", highlight=False)
+
+
+@qa_app.command("from-call", epilog=CODES)
+def qa_from_call(
+    id: Annotated[str, typer.Argument(help="Id of a recorded call, its beginning, or `last`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the scenario and its WAV files.")] = Path(),
+    name: Annotated[str, typer.Option(help="Of the scenario; by default the call's id.")] = "",
+    target: Annotated[str, typer.Option("--target", "-t", help="Whom the scenario calls.")] = "",
+    config: ConfigPath = Path("config.yaml"),
+) -> None:
+    """Make a recorded call a scenario that does what its caller did, at the same moments of the conversation."""
+    from offhook.gateway.from_call import scenario_from
+    from offhook.qa.scenario.from_recording import RecordingError
+
+    record, events = _one_call(config, id)
+    try:
+        path = scenario_from(record, events, out, name or f"call-{record.id[:8].lower()}", to=target)
+    except RecordingError as error:
+        _fail(str(error), PROBLEM)
+    except OSError as error:
+        _fail(f"{out}: {error.strerror}", USAGE)
+    aim = "" if target else " --target sip:…"
+    _console().print(f"[green]{path}[/green] is written. Run it: offhook qa run {path}{aim}", soft_wrap=True)
 
 
 # --- what the commands share --------------------------------------------------------
@@ -329,6 +346,21 @@ def _print_webhooks(config: Config) -> None:
     console = _console(sys.stderr)
     console.print("What to give the carriers:", style="bold")
     console.print(table)
+
+
+def _one_call(config: Path, id: str) -> tuple[CallRecord, list[Entry]]:
+    """The call that an id, its beginning or `last` means, and its events."""
+
+    async def read(store: Store) -> Any:
+        found = await store.calls(limit=1) if id == "last" else await store.find(id)
+        return found, await store.events(found[0].id) if len(found) == 1 else []
+
+    records, events = _from_store(config, read) or ([], [])
+    if not records:
+        _fail(f"no call {id!r}; `offhook calls list` shows those there are", PROBLEM)
+    if len(records) > 1:
+        _fail(f"{id!r} begins several ids: {', '.join(record.id for record in records)}", PROBLEM)
+    return records[0], events
 
 
 def _from_store(config: Path, read: Any) -> Any:

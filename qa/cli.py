@@ -15,7 +15,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
 
@@ -93,13 +93,12 @@ def run(
         if not (target or one.scenario.target.to):
             _fail(f"{one.path}: there is no target; give --target or `target: {{to: …}}`", USAGE)
     folder = new_folder(out)
-    credentials = {"auth_token": auth_token, "username": username, "password": password}
     options = RunOptions(
         target=target,
         from_number=from_number,
         number=number,
         public_url=public_url,
-        credentials={name: value for name, value in credentials.items() if value},
+        credentials=_given(auth_token=auth_token, username=username, password=password),
         repeat=repeat,
         jobs=jobs,
         seed=seed,
@@ -223,6 +222,160 @@ def report(
     raise typer.Exit(EXIT_CODE[found.verdict])
 
 
+@app.command(epilog=CODES)
+def load(
+    plan: Annotated[Path, typer.Argument(help="The plan: which scenarios, how many calls a second, when to stop.")],
+    target: TargetOption = "",
+    sets: Sets = None,
+    processes: Annotated[
+        int | None, typer.Option(min=0, help="That make calls; by default what the plan needs.")
+    ] = None,
+    target_pid: Annotated[int | None, typer.Option(help="Process of the bot here; its CPU is looked at.")] = None,
+    target_cores: Annotated[float | None, typer.Option(min=0.1, help="Cores the bot has, elsewhere.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where runs are kept.")] = RUNS,
+    auth_token: TokenOption = "",
+    username: UsernameOption = "",
+    password: PasswordOption = "",
+    as_json: AsJson = False,
+) -> None:
+    """Call a bot at a rate of calls a second, and find how many it answers well."""
+    from offhook.qa.phones.base import Unable
+    from offhook.qa.running.folder import new_folder
+    from offhook.qa.running.load import LoadFailed, run_load
+    from offhook.qa.running.load_model import load_plan
+    from offhook.qa.running.result import EXIT_CODE
+    from offhook.qa.scenario.load import ScenarioError
+    from offhook.qa.terminal.load_screen import LoadScreen
+    from offhook.qa.voice import VoiceUnavailable
+
+    try:
+        loaded = load_plan(plan, sets=_values(sets))
+    except ScenarioError as error:
+        _problems(error.problems)
+    with LoadScreen(_console(sys.stderr), quiet=as_json) as screen:
+        work = run_load(
+            loaded,
+            target,
+            on_progress=screen.progress,
+            processes=processes,
+            credentials=_given(auth_token=auth_token, username=username, password=password),
+            target_pid=target_pid,
+            target_cores=target_cores,
+        )
+        try:
+            found = _asyncio(work)
+        except (Unable, ProcessLookupError) as error:
+            _fail(str(error), USAGE)
+        except (LoadFailed, VoiceUnavailable) as error:
+            _fail(str(error), INVALID)
+    from offhook.qa.report.write import write_load
+
+    folder = new_folder(out)
+    write_load(found, folder)
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        screen.conclude(found, folder)
+    raise typer.Exit(EXIT_CODE[found.verdict])
+
+
+@app.command(epilog=CODES)
+def calibrate(
+    way: Annotated[Literal["all", "sip", "twilio"], typer.Option(help="Only this way of calling.")] = "all",
+    as_json: AsJson = False,
+) -> None:
+    """Call a bot whose delays and levels are known, and show this dialer's own error on this machine."""
+    from offhook.qa.running.calibrate import WAYS
+    from offhook.qa.running.calibrate import calibrate as measured
+
+    console = _console(sys.stderr)
+    quiet = as_json or not console.is_terminal
+    try:
+        found = _asyncio(
+            measured(way or WAYS, on_call=lambda what: None if quiet else console.print(f"[dim]{what}[/dim]"))
+        )
+    except RuntimeError as error:
+        _fail(str(error), INVALID)
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        sys.stdout.write(found.as_text() + "\n")
+        verdict = "[green]calibrated[/green]" if found.passed else "[red]not calibrated[/red]"
+        _console().print(f"{verdict}; the caller's own frames were late by {found.own_late_p99_ms:.1f} ms (p99)")
+    raise typer.Exit(OK if found.passed else INVALID)
+
+
+@app.command(epilog=CODES)
+def impair(
+    kind: Annotated[Literal["udp", "tcp"], typer.Argument(help="What is relayed.")],
+    listen: Annotated[str, typer.Option(help="host:port to take it at.")],
+    to: Annotated[str, typer.Option(help="host:port to pass it on to.")],
+    delay: Annotated[str, typer.Option(help="Added to every packet, such as 40ms.")] = "0ms",
+    jitter: Annotated[str, typer.Option(help="Standard deviation of the delay.")] = "0ms",
+    loss: Annotated[str, typer.Option(help="Share that is lost, such as 1%.")] = "0%",
+    burst: Annotated[float, typer.Option(min=1, max=100, help="Mean length of a run of losses.")] = 1.0,
+    reorder: Annotated[str, typer.Option(help="Share that is overtaken.")] = "0%",
+    duplicate: Annotated[str, typer.Option(help="Share that arrives twice.")] = "0%",
+    rate: Annotated[int, typer.Option(min=0, help="Bits a second that get through; 0: no limit.")] = 0,
+    freeze: Annotated[list[str] | None, typer.Option(help="WHEN,HOW-LONG such as 10s,500ms; repeatable.")] = None,
+    reset: Annotated[str, typer.Option(help="When TCP connections are reset, such as 30s.")] = "",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+) -> None:
+    """Stand between two programs as a bad network, until Ctrl-C."""
+    from pydantic import ValidationError
+
+    from offhook.qa.network.relay import RelayError, parse_address
+    from offhook.qa.network.tcp_relay import TcpRelay
+    from offhook.qa.network.udp_relay import UdpRelay
+    from offhook.qa.scenario.model import Network
+
+    given = {
+        "delay": delay,
+        "jitter": jitter,
+        "loss": loss,
+        "burst": burst,
+        "reorder": reorder,
+        "duplicate": duplicate,
+        "rate": rate,
+        "reset": reset or None,
+        "seed": seed,
+        "freeze": [tuple(one.split(",")) for one in freeze or ()],
+    }
+    console = _console(sys.stderr)
+
+    async def relay() -> None:
+        way = UdpRelay if kind == "udp" else TcpRelay
+        async with way(parse_address(listen), parse_address(to), network) as open_relay:
+            host, port = open_relay.address
+            console.print(f"{kind} {host}:{port} → {to}; Ctrl-C ends it")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                console.print(str(open_relay.totals))
+
+    try:
+        network = Network.model_validate(given)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(relay())
+    except ValidationError as error:
+        first = error.errors()[0]
+        _fail(f"--{first['loc'][0]}: {first['msg']}", USAGE)
+    except RelayError as error:
+        _fail(str(error), USAGE)
+    except KeyboardInterrupt:
+        raise typer.Exit(OK) from None
+
+
+@app.command(
+    epilog=CODES, context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def callee(context: typer.Context) -> None:
+    """Run the reference: a bot of known delays and faults, to try scenarios and this dialer on."""
+    from offhook.qa.reference.server import main
+
+    raise typer.Exit(main(context.args))
+
+
 def dial(
     target: Annotated[str, typer.Argument(help=TARGET_HELP)],
     from_number: Annotated[str, typer.Option("--from", help="Number the call comes from.")] = "+15550100",
@@ -257,7 +410,7 @@ def dial(
         _fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
     if wav is not None and wav.exists():
         _fail(f"{wav} is there already; name another file", USAGE)
-    credentials = {"auth_token": auth_token, "username": username, "password": password}
+    credentials = _given(auth_token=auth_token, username=username, password=password)
     console = _console()
     if sys.stdin.isatty():
         console.print(f"[dim]{HELP}[/dim]")
@@ -278,13 +431,35 @@ def dial(
 # --- what the commands share --------------------------------------------------------
 
 
+def _values(sets: list[str] | None) -> dict[str, str]:
+    """What `--set` gives."""
+    values = dict(pair.split("=", 1) for pair in sets or () if "=" in pair)
+    if len(values) != len(sets or ()):
+        _fail("--set: write NAME=VALUE, each name once", USAGE)
+    return values
+
+
+def _given(**credentials: str) -> dict[str, str]:
+    """Those that are not empty; for the others a phone looks into the environment itself."""
+    return {name: value for name, value in credentials.items() if value}
+
+
+def _problems(problems: Sequence[Any], *, as_json: bool = False) -> NoReturn:
+    """Say all that is wrong with scenarios, and exit with 2."""
+    if as_json:
+        _print_json({"ok": False, "problems": [str(problem) for problem in problems]})
+    else:
+        for problem in problems:
+            sys.stderr.write(f"{problem}\n")
+        sys.stderr.write(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in scenarios\n")
+    raise typer.Exit(USAGE)
+
+
 def _load(paths: list[str], sets: list[str] | None, *, as_json: bool = False) -> list[Loaded]:
     """Load scenarios, or say all that is wrong with them and exit with 2."""
     from offhook.qa.scenario.load import ScenarioError, expand, load
 
-    values = dict(pair.split("=", 1) for pair in sets or () if "=" in pair)
-    if len(values) != len(sets or ()):
-        _fail("--set: write NAME=VALUE, each name once", USAGE)
+    values = _values(sets)
     loaded: list[Loaded] = []
     problems: list[Any] = []
     try:
@@ -297,13 +472,7 @@ def _load(paths: list[str], sets: list[str] | None, *, as_json: bool = False) ->
         except ScenarioError as error:
             problems += error.problems
     if problems:
-        if as_json:
-            _print_json({"ok": False, "problems": [str(problem) for problem in problems]})
-        else:
-            for problem in problems:
-                sys.stderr.write(f"{problem}\n")
-            sys.stderr.write(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in scenarios\n")
-        raise typer.Exit(USAGE)
+        _problems(problems, as_json=as_json)
     return loaded
 
 

@@ -340,9 +340,8 @@ async def place(
         Unable, Unreachable: as Phone.carry.
         VoiceUnavailable: there is no synthesiser.
     """
-    given = {name: value for name, value in credentials.items() if value}
     script = await prepare(scenario, Path())
-    async with open_phone(scenario.target, **given) as phone:
+    async with open_phone(scenario.target, **credentials) as phone:
         dialer = Dialer(phone, scenario, script, console, listen=listen)
         order = CallOrder(scenario.target, scenario.media, "dial", timeout=scenario.timeout, keep_packets=False)
         log = await dialer.call(order)

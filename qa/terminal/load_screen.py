@@ -1,0 +1,98 @@
+"""A load in the terminal: how far it is and how the bot bears it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from offhook.qa.running import load
+from offhook.qa.running.knee import Window
+from offhook.qa.running.result import Verdict
+from offhook.qa.terminal.run_screen import COLOURS
+
+FIGURES: Final = (("v2v_p95", "v2v p95"), ("greeting_p95", "greeting p95"), ("packet_gap_p99", "packet gap p99"))
+"""Columns of the table of windows, in ms."""
+
+MOST_WINDOWS: Final = 40
+MOST_FAILURES: Final = 8
+
+
+class LoadScreen:
+    """Shows a load; a context manager around it."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self.console = console
+        self._quiet = quiet
+        self._bar = Progress(
+            TextColumn("[progress.description]{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._told: float = -1.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def progress(self, news: load.Progress) -> None:
+        """Take what the load says."""
+        if self._task is None:
+            self._task = self._bar.add_task("", total=news.of or None)
+        late = "" if news.late_ms is None else f", we are {news.late_ms:.1f} ms late"
+        text = f"{news.rate:.1f}/s, {news.under_way} at once, {news.ended} done, {news.failed} failed{late}"
+        self._bar.update(self._task, completed=min(news.seconds, news.of), description=text)
+        window = news.window
+        if window is not None and window.start > self._told and not self._quiet:
+            self._told = window.start
+            self._bar.console.print(_line(window), highlight=False)
+
+    def conclude(self, report: load.LoadReport, folder: Path) -> None:
+        """Print the whole load."""
+        table = Table(title=report.target, title_justify="left", pad_edge=False)
+        table.add_column("from s", justify="right")
+        table.add_column("calls\nat once", justify="right")
+        table.add_column("failed", justify="right")
+        for _, title in FIGURES:
+            table.add_column(f"{title}\nms", justify="right")
+        table.add_column("target's\ncores", justify="right")
+        table.add_column("we are late\nms", justify="right")
+        table.add_column("")
+        step = -(-len(report.windows) // MOST_WINDOWS) or 1
+        for window in report.windows[::step]:
+            figures = [_figure(window.figures.get(name)) for name, _ in FIGURES]
+            word = "[yellow]doubtful[/yellow]" if window.doubtful else "[red]bad[/red]" if window.broken else ""
+            row = [f"{window.start:.0f}", f"{window.calls:.0f}", str(window.failed), *figures]
+            table.add_row(*row, _figure(window.cores, 2), _figure(window.late_ms, 1), word)
+        self.console.print(table)
+        for why, times in sorted(report.failures.items(), key=lambda item: -item[1])[:MOST_FAILURES]:
+            self.console.print(f"  {times} calls: {why}", markup=False, soft_wrap=True)
+        for why, times in report.mistakes.items():
+            self.console.print(f"  our own: {times} calls: {why}", style="yellow", markup=False, soft_wrap=True)
+        if report.knee is not None:
+            self.console.print(f"[bold]{report.knee}[/bold]", highlight=False, soft_wrap=True)
+        colour = COLOURS[Verdict(report.verdict)]
+        why = f": {report.reason}" if report.reason else ""
+        told = f"{report.ended} of {report.planned} calls in {report.seconds:.0f} s. Report: {folder / 'load.html'}"
+        self.console.print(f"[{colour}]{report.verdict}[/{colour}]{why}; {told}", highlight=False, soft_wrap=True)
+
+
+def _figure(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _line(window: Window) -> str:
+    figures = ", ".join(f"{title} {_figure(window.figures.get(name))} ms" for name, title in FIGURES)
+    word = " [yellow]doubtful[/yellow]" if window.doubtful else ""
+    broken = f" [red]{'; '.join(window.broken)}[/red]" if window.broken else ""
+    return f"[dim]{window.start:6.0f} s[/dim] {window.calls:4.0f} at once, {figures}{word}{broken}"
