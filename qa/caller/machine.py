@@ -39,6 +39,9 @@ LATER_S: Final = 3.0
 AFTERTHOUGHT_S: Final = 3.0
 """Silence, beyond a turn's end, after which a turn that was under way when the caller began was all there is."""
 
+VOICED_S: Final = 0.035
+"""The agent is in the midst of speech when its last voiced window is not older; consonants leave gaps of 30 ms."""
+
 Doing = Generator[None, None, str]
 """A step under way: yields until the next frame, and returns why it could not be done."""
 
@@ -447,8 +450,8 @@ class Caller:
         deadline = self._now + timeout + seconds - 1e-9
         while not self.over:
             began = self._turn_began
-            speaks = began is not None and self._up().activity.speaking_since is not None
-            if began is not None and speaks and self._now - began >= seconds - 1e-9:
+            # In the first moments of a pause it counts as speaking still; who would interrupt it then meets silence.
+            if began is not None and self._now - began >= seconds - 1e-9 and self._voiced_now():
                 return ""
             if self._now >= deadline:
                 long = f" for {seconds:g} s" if seconds else ""
@@ -470,6 +473,10 @@ class Caller:
 
     def _voiced_until(self) -> float:
         return (self._line.activity.last_voiced or -1.0) if self._line is not None else -1.0
+
+    def _voiced_now(self) -> bool:
+        activity = self._up().activity
+        return activity.speaking_since is not None and activity.silent_for() <= VOICED_S
 
     def _answered(self, mark: _Mark) -> bool:
         """The agent has spoken since, in a stretch that is an answer."""

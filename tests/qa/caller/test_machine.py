@@ -228,6 +228,12 @@ def test_an_interruption_comes_when_the_agent_has_spoken_for_so_long() -> None:
     assert one(caller).spoken == Span(pytest.approx(1.8, abs=0.021), pytest.approx(2.7, abs=0.021))
 
 
+def test_an_interruption_does_not_fall_into_a_pause() -> None:
+    caller = caller_of({"barge_in": {"text": "Sorry?", "after": "800ms"}})
+    run(caller, Agent(talks=[(1.0, 1.74), (1.9, 9.0)]))
+    assert one(caller).spoken == Span(pytest.approx(1.92, abs=0.021), pytest.approx(2.82, abs=0.021))
+
+
 def test_a_sound_of_listening_lets_the_agent_finish() -> None:
     caller = caller_of({"backchannel": {"text": "mm-hm", "after": "1s"}}, {"wait": "agent_done"})
     run(caller, Agent(talks=[(0.5, 2.2)]))
