@@ -32,8 +32,11 @@ GONE: Final = RATE // 1000
 """Samples within which a cut voice is gone: 1 ms. A filter rings as long."""
 
 LAST: Final = RATE // 500
-LAST_SHARE: Final = 0.7
-"""The last 2 ms of a cut voice still have samples of this share of its root mean square; synthesisers fade theirs."""
+LAST_SHARE: Final = 0.3
+"""The last 2 ms of a cut voice still have samples of this share of its root mean square; most synthesisers fade theirs
+further."""
+SURE_SHARE: Final = 0.7
+"""All of them do; but a voice cut between two pulses of its pitch has no more than 0.3, either."""
 
 EDGE: Final = RATE // 25
 """A hole has voice this close behind it: 40 ms."""
@@ -151,13 +154,14 @@ def _edge(track: Samples, at: int) -> bool:
     return any(len(side) == 0 or np.abs(side.astype(np.int32)).max() <= SILENT for side in sides)
 
 
-def abrupt_end(track: Samples, end: int, level: float) -> bool:
+def abrupt_end(track: Samples, end: int, level: float, share: float = LAST_SHARE) -> bool:
     """Whether the voice whose last audible sample is just before `end` was cut.
 
     Args:
         track: the samples.
         end: the sample after the last audible one.
         level: of the speech, dBov.
+        share: of the root mean square that the last samples have at least.
     """
     if end < 2 * WINDOW:
         return False
@@ -166,7 +170,7 @@ def abrupt_end(track: Samples, end: int, level: float) -> bool:
         return False
     power = _power(track[end - WINDOW : end])
     last = int(np.abs(track[end - LAST : end].astype(np.int32)).max())
-    return _db(power) > max(QUIET_DBFS + 3, level - ABRUPT_DB) and last > LAST_SHARE * power**0.5
+    return _db(power) > max(QUIET_DBFS + 3, level - ABRUPT_DB) and last > share * power**0.5
 
 
 def tail_cut(log: CallLog, agent: Sequence[Span]) -> bool | None:
@@ -220,8 +224,11 @@ def _torn(track: Samples, level: float) -> list[Span]:
         first, last = int(loud[gap]) + 1, int(loud[gap + 1])
         if last - first > LONGEST_HOLE_S * RATE:
             continue
-        resumes = abrupt_end(track[last : last + 2 * WINDOW][::-1], 2 * WINDOW, level)
-        voiced = _db(_power(track[last : last + EDGE])) > QUIET_DBFS
-        if abrupt_end(track, first, level) and (resumes or (voiced and last - first < LONG_HOLE_S * RATE)):
+        if last - first < LONG_HOLE_S * RATE:
+            torn = abrupt_end(track, first, level) and _db(_power(track[last : last + EDGE])) > QUIET_DBFS
+        else:
+            behind = track[last : last + 2 * WINDOW][::-1]
+            torn = abrupt_end(track, first, level, SURE_SHARE) and abrupt_end(behind, 2 * WINDOW, level, SURE_SHARE)
+        if torn:
             found.append(Span(first / RATE, last / RATE))
     return found

@@ -251,7 +251,7 @@ class Turn:
         plain: dict[str, Any] = {"who": self.who, "start": round(self.start, 4), "end": round(self.end, 4)}
         for name in ("name", "step", "text", "v2v_ms", "barge_stop_ms", "cut"):
             value = getattr(self, name)
-            if value not in (None, "", False):
+            if value is not None and value is not False and value != "":
                 plain[name] = round(value, 1) if isinstance(value, float) else value
         return plain
 
