@@ -139,6 +139,7 @@ class Persona(Part):
     llm: dict[str, Any]
     """The service, as in the configuration of the gateway: `{service: openai, model: …}`."""
     max_turns: int = Field(20, ge=1, le=200)
+    """How often it speaks at most."""
 
 
 class CallerSettings(Part):
@@ -253,11 +254,13 @@ class Dtmf(Part):
     """Keys that the caller presses."""
 
     digits: Text
+    """0-9, *, # and A-D."""
     tone: Duration = 0.1
     """How long each sounds."""
     gap: Duration = 0.1
     """Silence between two."""
     by: DtmfWay | None = None
+    """How, instead of `media.dtmf`."""
 
     @model_validator(mode="after")
     def _keys(self) -> Self:
@@ -272,6 +275,7 @@ class Wait(Part):
     """What the caller waits for. When it does not come in time the step fails, and the caller hangs up."""
 
     for_: Literal["", "answer", "agent_speaks", "agent_done", "hangup"] = Field("", alias="for")
+    """That the call is answered, the agent begins to speak, has finished its turn, or hangs up."""
     agent_speaking_for: Duration | None = None
     """The agent has been speaking for so long."""
     time: Duration | None = None
@@ -279,6 +283,7 @@ class Wait(Part):
     silence: Duration | None = None
     """Of `agent_done`: how long the agent must have been silent; by default `caller.end_silence`."""
     timeout: Duration | None = None
+    """How long it may take, instead of `caller.patience`."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -303,9 +308,11 @@ class Step(Part):
     backchannel: Annotated[Speech, _short("text")] | None = None
     """As `barge_in`, but a sound of listening: the agent must not stop."""
     wait: Annotated[Wait, BeforeValidator(_wait)] | None = None
+    """Wait for something, or some time: `wait: agent_done`, `wait: 2s`."""
     silence: Duration | None = None
     """Say nothing for so long (less when `expect` is fulfilled earlier), to see what the agent does."""
     dtmf: Annotated[Dtmf, _short("digits")] | None = None
+    """Press keys: `dtmf: "12#"`. Returns when the last has been let go."""
     noise: Background | Literal["off"] | None = None
     """Change what is heard behind the caller from now on."""
     hold: Duration | None = None
@@ -315,8 +322,9 @@ class Step(Part):
     converse: Duration | None = None
     """Let the persona talk for so long at most, or until it hangs up or is content."""
     hang_up: bool | None = None
-    """`true`."""
+    """`true`: end the call. After the last step the caller does so anyhow."""
     expect: Expect | None = None
+    """What must come of it. Alone, it is a step in which the caller listens."""
     as_: str = Field("", alias="as")
     """Name of the step in reports."""
 
@@ -352,13 +360,16 @@ class SpeechAssertions(Part):
     """About the agent's words in the whole call. Needs a recogniser."""
 
     must_hear: list[HeardOf] = []
+    """Each of these somewhere in the call."""
     never_hear: list[HeardOf] = []
+    """None of these anywhere."""
 
 
 class Judge(Part):
     """A question to a language model about the transcript, answered yes or no."""
 
     ask: str
+    """The question, such as `Did the agent remain polite?`"""
     llm: dict[str, Any]
     """The service, as in the configuration of the gateway."""
     votes: Annotated[Literal[1, 3, 5], _Number] = 3
@@ -390,9 +401,13 @@ class Scenario(Part):
     """One scenario."""
 
     version: Annotated[Literal[1], _Number] = Field(1, alias="schema")
+    """Of this format."""
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")
+    """In reports and file names: small letters, digits, `.`, `_` and `-`."""
     description: str = ""
+    """A sentence for people."""
     tags: list[str] = []
+    """For `offhook qa run --tag`."""
     requires: list[Literal["sip", "carrier", "twilio", "plivo", "link", "stt"]] = []
     """Ways of calling (one of those named) and means that it needs; elsewhere it is skipped, and the reason is said."""
     vars: dict[str, Text] = {}
@@ -404,8 +419,10 @@ class Scenario(Part):
     """The recogniser of speech assertions: `{service: deepgram, …}` as in the configuration of the gateway; by default
     the offline one."""
     repeat: int = Field(1, ge=1, le=1000)
+    """How often it is called."""
     timeout: Duration = 90.0
     """The whole call; the caller hangs up then, and the call has failed."""
     steps: list[Step] = Field(min_length=1)
+    """What the caller does, in order."""
     assert_: Assertions = Field(Assertions(), alias="assert")
     pass_: PassRule = Field(default_factory=lambda: PassRule.model_validate({}), alias="pass")

@@ -51,9 +51,11 @@ def test_each_limit_can_be_set() -> None:
     assert ask.say.text == "Who are you?"
 
 
-def test_words_and_keys_can_be_asked_for() -> None:
-    loaded = load_suite("dtmf-menu", sets={"digits": "12#", "says": "sales", "echo": "12"})
+def test_words_can_be_asked_for() -> None:
+    loaded = load_suite("dtmf-menu", sets={"digits": "12#", "says": "sales"})
     step = next(step for step in loaded.scenario.steps if step.verb == "dtmf")
+    assert step.dtmf is not None
+    assert step.dtmf.digits == "12#"
     assert step.expect is not None
     assert step.expect.heard is not None
-    assert (step.expect.heard.all, step.expect.dtmf) == (["sales"], "12")
+    assert step.expect.heard.all == ["sales"]
