@@ -68,7 +68,7 @@ class Came:
 
 @dataclass
 class SipAgent:
-    """One agent, one call at a time."""
+    """One agent. What it does in a call it does in the last one."""
 
     behaviour: Behaviour
     transport_name: str = "udp"
@@ -85,6 +85,8 @@ class SipAgent:
     answered_at: float = 0.0
     ended: str = ""
     session: InviteSession | None = None
+    spoil: Callable[[bytes], bytes] = bytes
+    "What becomes of the answer's SDP."
     port: int = 0
     sequence: int = 100
     timestamp: int = 16_000
@@ -202,18 +204,17 @@ class SipAgent:
             session_id=7,
             dtmf=behaviour.telephone_event,
         )
-        self._body, plan = self.media.answer(session.remote_offer, self.local)
+        body, plan = self.media.answer(session.remote_offer, self.local)
         self._agree(plan)
         if behaviour.ring:
             session.ring(180, now=now)
         if behaviour.answer_after >= 0:
-            self._loop.call_later(behaviour.answer_after, self._answer)
+            self._loop.call_later(behaviour.answer_after, self._answer, session, self.spoil(body))
 
-    def _answer(self) -> None:
-        assert self.session is not None
-        if self.session.state in ("incoming", "ringing"):
+    def _answer(self, session: InviteSession, body: bytes) -> None:
+        if session.state in ("incoming", "ringing"):
             self.answered_at = time.monotonic()
-            self.session.answer(self._body, now=self._loop.time())
+            session.answer(body, now=self._loop.time())
             self.flush()
 
     def _agree(self, plan: MediaPlan) -> None:

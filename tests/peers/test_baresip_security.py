@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from fakes.baresip import LEVEL, SIP_PORT, Baresip, baresip, needs_baresip, steady
 from fakes.served import free_port
 from fakes.sip_gateway import NUMBER, SIPS_PORT, SipGateway, loopback, sip_gateway
+from fakes.tls import certificates
 
 HERE = Path(__file__).parent
 HERTZ = 1010.0
 AGENT = {"kind": "phone_agents:Tone", "isolation": "host", "hertz": HERTZ}
 
 NOT_ACCEPTABLE = "488 Not Acceptable Here"
-
-
-def certificates(folder: Path, *hosts: str) -> Path:
-    """An authority of our own (ca.pem), and for every host a certificate with its key (<host>.pem)."""
-    folder.mkdir()
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    authority = ["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Authority of a test", "-days", "2"]
-    authority += ["-addext", "keyUsage=critical,keyCertSign"]  # asked for since Python 3.13
-    openssl("req", "-x509", *curve, *authority)
-    for host in hosts:
-        openssl("req", *curve, "-keyout", "own.key", "-out", "own.csr", "-subj", f"/CN={host}")
-        (folder / "names").write_text(
-            f"subjectAltName=IP:{host}\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
-        )
-        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2"]
-        openssl("x509", "-req", "-in", "own.csr", "-out", "own.pem", *signed)
-        (folder / f"{host}.pem").write_text((folder / "own.key").read_text() + (folder / "own.pem").read_text())
-    return folder
 
 
 async def _talk(gateway: SipGateway, folder: Path, which: int, target: str = "", **phone: Any) -> Baresip:

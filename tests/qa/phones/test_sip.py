@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +16,10 @@ from fakes.sip_agent import SipAgent, hang_up, sip_agent
 
 from offhook.codecs.g711 import pcm_to_ulaw, ulaw_to_pcm
 from offhook.providers.rtp.media import G722, OPUS, PCMU
+from offhook.providers.rtp.packet import RtpPacket
 from offhook.qa.activity import RATE, Samples, speech_spans
 from offhook.qa.phones.base import CallerLine, CallLog, CallOrder, Mouth, Unable, Unreachable
+from offhook.qa.phones.ladder import call_id_of
 from offhook.qa.phones.sip import SipPhone
 from offhook.qa.scenario.model import Media, Network, Target
 
@@ -430,8 +435,91 @@ async def test_the_network_between() -> None:
     assert log.network_s == pytest.approx(0.06, abs=0.002)
     assert log.arrivals is not None
     assert 10 < len(log.arrivals.at) < 20
-    assert log.arrivals.at[0] - log.answered_at >= came + 0.058
+    assert log.arrivals.at[0] - log.answered_at >= came + 0.045
     async with sip_agent(on_answer=lambda agent: agent.say(noise(0.4), after=0.05)) as agent:
         again = await call(agent, Doing(40), media=Media(network=network))
     assert again.arrivals is not None
     assert list(again.arrivals.sequence) == list(log.arrivals.sequence), "the same seed loses the same"
+
+
+# --- several, and untimely ends
+
+
+async def test_many_calls_at_once() -> None:
+    async with AsyncExitStack() as stack:
+        agent = await stack.enter_async_context(sip_agent(on_answer=lambda agent: None))
+        phone = await stack.enter_async_context(SipPhone(Target(to=agent.uri)))
+        placed = [CallOrder(phone.target, Media(), f"call-{number}", seed=number) for number in range(20)]
+        logs = await asyncio.gather(*(phone.carry(one, Doing(25)) for one in placed))
+        assert len({came.packet.ssrc for came in agent.came}) == 20
+    assert {log.call_id for log in logs} == {one.call_id for one in placed}
+    assert all(log.ended_by == "caller" and len(log.left_at) == 25 and not log.faults for log in logs)
+    assert all(len({call_id_of(rung.text.encode()) for rung in log.ladder}) == 1 for log in logs)
+    assert all(packet.kind in ("sip", "rtp", "rtcp") for log in logs for packet in log.packets)
+
+
+async def test_without_evidence() -> None:
+    async with sip_agent() as agent:
+        log = await call(agent, Doing(5), keep_packets=False)
+    assert (log.ended_by, log.ladder, log.packets) == ("caller", [], [])
+
+
+async def test_a_message_that_has_to_be_sent_again() -> None:
+    async with sip_agent(deaf=True) as agent:
+        asyncio.get_running_loop().call_later(0.3, setattr, agent.behaviour, "deaf", False)
+        log = await call(agent, Doing(5))
+    assert [(rung.title, rung.again) for rung in log.ladder if rung.out][:2] == [("INVITE", False), ("INVITE", True)]
+
+
+async def test_a_goodbye_that_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offhook.qa.phones.sip_call.GOODBYE", 0.2)
+    async with sip_agent(on_answer=lambda agent: setattr(agent.behaviour, "deaf", True)) as agent:
+        log = await call(agent, Doing(5))
+    assert log.ended_by == "caller"
+    assert log.faults == ["our goodbye was not answered within 0.2 s"]
+
+
+async def test_a_phone_that_is_closed_and_a_call_that_is_cut_off() -> None:
+    async with sip_agent() as agent:
+        placed = order(agent)
+        async with SipPhone(placed.target) as phone:
+            task = asyncio.create_task(phone.carry(placed, Doing()))
+            await asyncio.sleep(0.2)
+        log = await task
+        assert (log.ended_by, log.ended_how) == ("caller", "the phone was closed")
+        operator = Doing()
+        async with SipPhone(placed.target) as phone:
+            task = asyncio.create_task(phone.carry(placed, operator))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert operator.overs == 1
+            await asyncio.sleep(0.05)
+        assert agent.ended == "caller"
+
+
+async def test_an_answer_that_cannot_be_used() -> None:
+    async with sip_agent() as agent:
+        agent.spoil = lambda body: body.replace(b"RTP/AVP", b"UDP/TLS")
+        log = await call(agent, Doing())
+    assert (log.status, log.ended_by) == (200, "caller")
+    assert "cannot be used" in log.faults[0]
+    assert agent.ended == "caller"
+
+
+async def test_audio_of_a_stranger_is_not_heard() -> None:
+    def shout(agent: SipAgent) -> None:
+        remote = agent.plans[0].remote
+        assert remote is not None
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.bind(("127.0.0.1", 0))
+            for number in range(2):
+                data = RtpPacket(0, number, number * 160, 5, pcm_to_ulaw(noise(0.02).tobytes())).encode()
+                stranger.sendto(data, remote)
+
+    async with sip_agent(on_answer=lambda agent: agent.say(noise(0.1), then=shout)) as agent:
+        log = await call(agent, Doing(15))
+    assert "which is not the agent's address" in log.faults[0]
+    assert log.arrivals is not None
+    assert set(log.arrivals.ssrc) == {agent.ssrc}
