@@ -138,15 +138,24 @@ def clicks(track: Samples, spans: Sequence[Span]) -> list[float]:
     inside = np.zeros(len(jumps), bool)
     for span in spans:
         inside[round(span.start * RATE) : round(span.end * RATE)] = True
-    for at in np.flatnonzero((jumps > JUMP) & inside):
+    for at in np.flatnonzero((jumps > JUMP) & inside & _stands_out(jumps)):
         if found and at / RATE - found[-1] < AROUND / RATE:
             continue
         before, after = jumps[max(0, at - AROUND) : max(0, at - APART)], jumps[at + APART + 1 : at + 1 + AROUND]
-        if not len(before) or not len(after) or _edge(track, int(at)):
+        if not len(before) or not len(after) or jumps[at] <= TIMES * max(int(before.max()), int(after.max())):
             continue
-        if jumps[at] > TIMES * max(int(before.max()), int(after.max())):
+        if not _edge(track, int(at)):
             found.append(float(at) / RATE)
     return found
+
+
+def _stands_out(jumps: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Which jumps exceed those of the blocks that surely lie within `AROUND` of them: few are left to be looked at."""
+    block = AROUND // 3
+    count = -(-len(jumps) // block)
+    loudest = np.pad(jumps, (0, count * block - len(jumps))).reshape(count, block).max(axis=1, initial=0)
+    loudest = np.pad(loudest, 2)
+    return np.asarray(jumps > TIMES * np.repeat(np.maximum(loudest[:-4], loudest[4:]), block)[: len(jumps)])
 
 
 def _edge(track: Samples, at: int) -> bool:
