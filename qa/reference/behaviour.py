@@ -91,7 +91,7 @@ FAULTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 HABITS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "goodbye": ("says good-bye to whatever the caller says first", {"replies": "goodbye"}),
     "transfer": ("transfers a caller who says anything", {"replies": "transfer"}),
-    "patient": ("stops 450 ms after an interruption, and not for sounds below 400 ms", {"stop": 0.45, "ignore": 0.4}),
+    "patient": ("stops 800 ms after an interruption, and not for sounds below 700 ms", {"stop": 0.8, "ignore": 0.7}),
 }
 """The same for ways to behave that are no faults."""
 

@@ -1,7 +1,7 @@
 """When the caller makes a sound, to the sample: first and last voiced sample, and keys in the audio.
 
-A sample is voiced when its size reaches the threshold: 0.8 % of full scale, or 2.2 times the noise where there is any.
-A sound is what has no pause longer than 200 ms. This shares nothing with the detectors that measure calls, for what
+A sample is voiced when its size reaches the threshold: 0.8 % of full scale where pauses are quiet, else well above
+the noise. A sound is what has no pause longer than 200 ms. This shares nothing with the detectors that measure calls, for what
 it finds is held against them.
 """
 
@@ -25,8 +25,11 @@ RATE: Final = 8000
 QUIET: Final = 262
 """Size below which no sample is voiced, -42 dBFS."""
 
-ABOVE_NOISE: Final = 2.2
-"""How far voice stands above the peaks of noise in 20 ms; white noise does not exceed these by half in an hour."""
+NOISY: Final = 100
+"""Peak in 20 ms, -50 dBFS, from which on the quietest moments of the last seconds are noise."""
+
+ABOVE_NOISE: Final = 2.5
+"""How far voice stands above the noise where there is some."""
 
 GAP_S: Final = 0.200
 """A longer pause parts two sounds."""
@@ -37,8 +40,11 @@ CLICK_GAP_S: Final = 0.060
 
 BLOCK: Final = 5
 """Pieces of audio, of 20 ms as a rule, whose median makes a figure of the noise."""
-MEMORY: Final = 40
-"""Such figures of which the lowest is the noise: 4 s, which nobody speaks without a pause of 100 ms."""
+MEMORY: Final = 80
+"""Such figures that are looked at: 8 s, in which the caller listens longer than he speaks without a pause."""
+
+SHARE: Final = 40
+"""Percentile of them that is the noise; it has loud moments, but speech is rarer still."""
 
 
 @dataclass(slots=True)
@@ -69,6 +75,7 @@ class Ear:
         self._keys = DtmfDetector(L16_8K)
         self._block: list[int] = []
         self._noise: deque[float] = deque(maxlen=MEMORY)
+        self._above = float(QUIET)
 
     def feed(self, samples: Samples, at: float) -> list[str]:
         """Take what the caller sent; gives the keys that were recognised in it.
@@ -99,7 +106,9 @@ class Ear:
 
     def _threshold(self, peak: int) -> float:
         self._block.append(peak)
-        if len(self._block) >= BLOCK or not self._noise:
+        if len(self._block) >= BLOCK:
             self._noise.append(float(np.median(self._block)))
             self._block.clear()
-        return max(float(QUIET), ABOVE_NOISE * min(self._noise))
+            noise = float(np.percentile(self._noise, SHARE)) if min(self._noise) >= NOISY else 0.0
+            self._above = max(float(QUIET), ABOVE_NOISE * noise)
+        return self._above

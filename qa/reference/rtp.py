@@ -182,8 +182,9 @@ class RtpAudio:
     def _hear(self, packet: RtpPacket, plan: MediaPlan, at: float) -> None:
         codec = plan.receive_types[packet.payload_type]
         if self._decoder is None or self._decoding != packet.payload_type:
+            if self._decoder is not None and self._decoder.codec.clock != codec.clock:
+                self._their_ssrc = None  # timestamps count otherwise from here on
             self._decoder, self._decoding = Decoder(codec, L16_8K), packet.payload_type
-            self._their_ssrc = None
         ticks = (packet.timestamp - self._their_last + (1 << 31)) % (1 << 32) - (1 << 31)
         if packet.ssrc != self._their_ssrc or abs(ticks) > 60 * codec.clock:
             self._their_ssrc, self._their_first = packet.ssrc, 0
