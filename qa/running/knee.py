@@ -27,6 +27,8 @@ class Window:
     began: int = 0
     ended: int = 0
     failed: int = 0
+    late: int = 0
+    "Calls that ended and count neither way, for our own frames of them were late."
     left_out: int = 0
     "Calls that did not begin, because there were `max_calls`."
     figures: dict[str, float | None] = field(default_factory=dict)
@@ -34,7 +36,7 @@ class Window:
     late_ms: float | None = None
     "p99 of how late the callers' own processes were, the worst of those that count."
     doubtful: bool = False
-    "Our own processes were late or failed: what was measured says nothing about the target."
+    "Our own processes were late or failed, or most calls were late: what was measured says nothing about the target."
     broken: list[str] = field(default_factory=list)
     "Limits that were not kept, as sentences."
     cores: float | None = None

@@ -65,6 +65,9 @@ SETTLED_S: Final = 1.0
 GIVE_UP: Final = 10
 """Calls to a target that nobody answers at, after which a load stops."""
 
+MAX_LATE: Final = 0.2
+"""Share of the calls that may be late by our own fault; of a load with more, the figures are of a selection."""
+
 LEAVE_S: Final = 10.0
 """Seconds that a process gets to end; longer than its calls get to hang up."""
 
@@ -114,6 +117,8 @@ class LoadReport:
     failed: int = 0
     cut: int = 0
     "Under way when the load was stopped; they count neither way."
+    late: int = 0
+    "That count neither way, for our own frames of them were late."
     left_out: int = 0
     "That did not begin, because there were `max_calls`."
     failures: dict[str, int] = field(default_factory=dict)
@@ -462,7 +467,7 @@ class _Load:
                 failed=totals.failed,
                 left_out=totals.left_out,
                 rate=self._rate(now),
-                under_way=totals.began - totals.ended - totals.mistakes - self.figures.cut,
+                under_way=totals.began - totals.ended - totals.late - totals.mistakes - self.figures.cut,
                 late_ms=None if latest is None else latest.late_ms,
                 window=latest,
                 stopping=self._stopping,
@@ -490,7 +495,7 @@ class _Load:
         totals = figures.totals
         report.planned, report.calls = len(self._planned), totals.began
         report.ended, report.failed, report.left_out = totals.ended, totals.failed, totals.left_out
-        report.cut = figures.cut
+        report.cut, report.late = figures.cut, totals.late
         report.failures, report.mistakes = dict(figures.reasons.most_common()), dict(figures.mistakes.most_common())
         report.figures = figures.overall()
         report.limits = {name: str(limit) for name, limit in plan.limits.items()}
@@ -525,6 +530,9 @@ class _Load:
             return Verdict.FAIL, self._stopping
         if report.mistakes:
             return Verdict.INVALID, f"our own mistake: {next(iter(report.mistakes))}"
+        if report.late > MAX_LATE * (report.ended + report.late):
+            late = f"our own frames were late in {report.late} of {report.ended + report.late} calls"
+            return Verdict.INVALID, f"{late}; give this machine more cores or fewer calls"
         if not any(judged(window, self._plan.limits) for window in report.windows):
             doubtful = any(window.doubtful for window in report.windows)
             why = "our own processes were late" if doubtful else "no window has calls enough for a figure"

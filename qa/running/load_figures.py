@@ -13,7 +13,8 @@ from offhook.qa.running.knee import FEWEST, Window
 from offhook.qa.running.load_worker import Batch, Ended, Histogram, percentile
 
 LATE_MS: Final = 20.0
-"""p99 of a process's lateness in a window from which on what it measured there is left out: a frame."""
+"""p99 of a process's lateness in a window from which on what it measured there is left out, and p99 of the frames of a
+call from which on it counts neither way: a frame."""
 
 MAX_REASONS: Final = 50
 """Different reasons of failures that are counted apart."""
@@ -42,6 +43,7 @@ class _Cell:
     failed: int = 0
     left_out: int = 0
     mistakes: int = 0
+    late: int = 0
     replies: list[float] = field(default_factory=list)
     greetings: list[float] = field(default_factory=list)
     setups: list[float] = field(default_factory=list)
@@ -135,6 +137,11 @@ class Figures:
         self._count(ended.at, -1)
         self._late.setdefault(process, Counter()).update(ended.late)
         self._told.pop(ended.number, None)
+        if (percentile(ended.late, 0.99) or 0.0) > LATE_MS and not ended.cut:
+            # Whatever the target did, it heard a caller who stammers.
+            cell.late += 1
+            self.totals.late += 1
+            return
         for at, milliseconds in ended.replies:
             self._cell(process, at).replies.append(milliseconds)
             self._replies.append((self._number(at), process, ended.part, milliseconds))
@@ -222,7 +229,8 @@ class Figures:
             left_out=sum(cell.left_out for cell in cells.values()),
             figures={name: None if value is None else round(value, 3) for name, value in figures.items()},
             late_ms=max(late, default=None),
-            doubtful=bool(cells) and not good,
+            late=sum(cell.late for cell in cells.values()),
+            doubtful=bool(cells) and (not good or sum(cell.late for cell in good) > ended),
         )
 
     # --- the whole of it ---

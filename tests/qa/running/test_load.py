@@ -106,6 +106,8 @@ class _Bot(Phone):
     "Number of the call from which on nothing is said any more."
     unreachable: bool = False
     breaks: bool = False
+    late: float = 0.001
+    "Seconds that our own frames leave late."
     blocks: float = 0.0
     "Seconds for which each call blocks the loop."
     way = "sip"
@@ -149,7 +151,7 @@ class _Bot(Phone):
             self.up -= 1
             operator.ended()
         log = CallLog(order.call_id, "sip", order.target.to, 0.0, status=200, answered=True, setup_ms=12.0)
-        log.seconds, log.ended_by, log.lateness = line.seconds, ended_by, [0.001] * line.frames
+        log.seconds, log.ended_by, log.lateness = line.seconds, ended_by, [self.late] * line.frames
         return log
 
 
@@ -285,6 +287,13 @@ async def test_a_load_that_makes_its_own_process_late_says_so_and_nothing_of_the
     assert report.windows[0].figures["v2v_p95"] is None
     assert report.knee is None
     assert (report.processes[0].late_p99_ms or 0) > 20
+
+
+@pytest.mark.virtual_time
+async def test_calls_whose_frames_were_late_make_no_verdict(tmp_path: Path) -> None:
+    report = await _load(_Bot(late=0.05, silent_from=0), _plan(tmp_path))
+    assert (report.verdict, report.late, report.failed) == (Verdict.INVALID, 40, 0)
+    assert report.reason.startswith("our own frames were late in 40 of 40 calls")
 
 
 @pytest.mark.virtual_time

@@ -58,6 +58,16 @@ def test_what_a_late_process_measured_is_left_out_and_its_calls_are_counted() ->
     assert figures.process(1, 42).late_p99_ms == 81
 
 
+def test_a_call_whose_own_frames_were_late_counts_neither_way() -> None:
+    figures = Figures(10)
+    late = _ended(5.0, failed="the agent hung up", replies=((1.0, 4000.0),) * 20, late=LATE)
+    figures.add(0, Batch(ended=[late, late, _ended(6.0)], beats={0: ON_TIME}))
+    window = next(figures.windows(10))
+    assert (window.ended, window.failed, window.late, window.doubtful) == (1, 0, 2, True)
+    assert figures.overall()["v2v_ms"]["n"] == 0
+    assert (figures.totals.late, figures.reasons) == (2, {})
+
+
 def test_a_window_in_which_all_were_late_is_doubtful() -> None:
     figures = Figures(10)
     figures.add(0, Batch(replies=[(1.0, 1, 700.0)] * 20, beats={0: LATE}))
