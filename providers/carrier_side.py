@@ -132,6 +132,8 @@ class PlayoutBuffer:
         "Bytes of the head of `_queue` that have been played."
         self._clock = 0
         "Bytes played so far, silence included."
+        self._advanced = float("-inf")
+        "The latest `now`."
         self._heard: list[bytes] = []
         self._reached: list[str] = []
         self._silence = format.silence
@@ -165,6 +167,9 @@ class PlayoutBuffer:
 
     def advance(self, now: float) -> None:
         """Play up to `now`."""
+        if now <= self._advanced:
+            return
+        self._advanced = now
         want = self.format.size(max(0.0, now - self._start)) - self._clock
         if want <= 0:
             return

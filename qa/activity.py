@@ -7,13 +7,14 @@ pauses up to `min_silence`, and ends with the last voiced window.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from offhook.codecs.pcm import peak, rms
+from offhook.codecs.pcm import whole_rms
 
 Samples = npt.NDArray[np.int16]
 """Mono int16 at 8 kHz."""
@@ -105,7 +106,7 @@ class LiveActivity:
     """
 
     def __init__(self, above: float = QUIET_DBFS) -> None:
-        self._above = 32768.0 * 10.0 ** (above / 20.0)
+        self._least = math.ceil(32768.0 * 10.0 ** (above / 20.0))
         self._rest = b""
         self._windows = 0
         self._run = 0
@@ -125,9 +126,7 @@ class LiveActivity:
         self._rest = data[whole:]
         for at in range(0, whole, WINDOW_BYTES):
             self._windows += 1
-            window = data[at : at + WINDOW_BYTES]
-            # no window is louder than its peak, which costs a tenth
-            self._window(peak(window) > self._above and rms(window) > self._above)
+            self._window(whole_rms(data[at : at + WINDOW_BYTES]) >= self._least)
 
     @property
     def _at(self) -> float:

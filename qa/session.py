@@ -27,6 +27,10 @@ MAX_UNSENT: Final = 160_000
 """Bytes that may wait for a bot that does not read, some ten seconds of audio; what comes then is lost, as it is at the
 carriers (Twilio 31930, Plivo DegradedStream)."""
 
+STEP_S: Final = 0.005
+"""Streams open on steps of this. So many calls have their frames due in the same moments, and the machine wakes up for
+all of them at once: that halves what a frame costs."""
+
 TCP_HEAD: Final = 54
 """Bytes that IPv4, TCP and WebSocket add to a message, as far as a slow link is concerned."""
 
@@ -100,7 +104,9 @@ class MediaSession:
         """
         assert self._socket is not None
         socket = self._socket
-        self._send(socket, self.line.open(time.monotonic()))
+        opens = (time.monotonic() // STEP_S + 1) * STEP_S
+        await asyncio.sleep(opens - time.monotonic())
+        self._send(socket, self.line.open(opens))
         opened.set()
         socket.listen(self._received)
         self._arm()
@@ -141,10 +147,10 @@ class MediaSession:
         owed = line.next_owed()
         if owed is not None and owed < due:
             due = owed
-        for way in (self._out, self._back):
-            at = way.next_at if way is not None else None
-            if at is not None and line.started + at < due:
-                due = line.started + at
+        if self._out is not None and self._back is not None:
+            for way in (self._out, self._back):
+                if (at := way.next_at) is not None and line.started + at < due:
+                    due = line.started + at
         timer = self._timer
         if timer is not None:
             if timer.when() == due:
@@ -196,6 +202,9 @@ class MediaSession:
             self._back.put(message, len(message) + TCP_HEAD, now - line.started)
         else:
             line.receive(message, now)
+            owed = line.next_owed()
+            if owed is None or (self._timer is not None and owed >= self._timer.when()):
+                return
         self._arm()
 
     def _send(self, socket: MediaSocket, messages: list[bytes], *, text: bool = True) -> None:

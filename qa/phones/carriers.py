@@ -224,7 +224,6 @@ class CarrierCall(CarrierLeg):
         self.order_hang_up(f"not over within {self._call_order.timeout:g} s", by="caller")
 
     def _moved(self) -> None:
-        super()._moved()
         track = self._track
         if self._frames < len(track.left_at) and not self.card.ended:
             self._frames = len(track.left_at)

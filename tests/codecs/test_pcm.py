@@ -19,6 +19,7 @@ from offhook.codecs.pcm import (
     scale,
     silence,
     tone,
+    whole_rms,
 )
 
 
@@ -44,6 +45,8 @@ def test_rms_and_dbfs_of_known_signals() -> None:
     assert rms(b"") == 0
     assert rms(pcm_of(-32768, -32768)) == 32768
     assert rms(pcm_of(300, -400)) == pytest.approx(math.sqrt(125_000))
+    assert whole_rms(pcm_of(300, -400)) == 353 == int(math.sqrt(125_000))
+    assert (whole_rms(b""), whole_rms(pcm_of(-32768, -32768))) == (0, 32768)
     assert dbfs(b"") == dbfs(bytes(320)) == SILENCE_DBFS
     assert dbfs(pcm_of(-32768, -32768)) == 0
     assert dbfs(pcm_of(1, -1)) == pytest.approx(-90.31, abs=0.01)
