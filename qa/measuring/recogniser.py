@@ -39,6 +39,7 @@ import pocketsphinx
 from offhook.agents.parent import die_with_parent
 from offhook.agents.speech.stt_worker import FRAME, MODEL_RATE, read_frame
 from offhook.codecs.convert import resample_all
+from offhook.qa.match import AUDIBLE
 from offhook.qa.measuring.words import TENS, UNITS, plain, spoken
 
 NICE: Final = 10
@@ -73,8 +74,10 @@ MOST_DIFFER: Final = 4
 RIVAL_MARGIN: Final = 20.0
 """By how much a number must beat every other, in the unit of scores."""
 
+NUMBERS: Final = (*UNITS, *TENS)
+
 MAX_RIVALS: Final = 12
-"""Number words of a phrase that are tried otherwise; each costs up to nineteen phrases to look for."""
+"""Number words of a phrase that are tried otherwise; each costs 27 phrases to look for."""
 
 PHRASES: Final = "phrases"
 WORDS: Final = "words"
@@ -115,6 +118,8 @@ class Recogniser:
         texts: list[str] = []
         scores: dict[str, float] = {}
         for piece in _pieces(np.frombuffer(pcm, "<i2")):
+            if max(piece.max(initial=0), -int(piece.min(initial=0))) < AUDIBLE:
+                continue  # the model hears words in perfect silence
             wave = resample_all(np.concatenate([PAD, piece, PAD]).tobytes(), 8000, MODEL_RATE)
             texts.append(self._understand(wave))
             for words, score in self._spot(wave):
@@ -223,12 +228,13 @@ class _Way:
 
 
 def _rivals(words: Sequence[str]) -> list[str]:
-    found = []
-    numbers = [at for at, word in enumerate(words) if word in UNITS or word in TENS]
-    for at in numbers[:MAX_RIVALS]:
-        others = UNITS if words[at] in UNITS else TENS
-        found += [" ".join([*words[:at], other, *words[at + 1 :]]) for other in others if other != words[at]]
-    return found
+    numbers = [at for at, word in enumerate(words) if word in NUMBERS]
+    return [
+        " ".join([*words[:at], other, *words[at + 1 :]])
+        for at in numbers[:MAX_RIVALS]
+        for other in NUMBERS
+        if other != words[at]
+    ]
 
 
 def differences(phrase: Sequence[Sequence[str]], said: Sequence[str]) -> Sequence[int]:

@@ -25,7 +25,7 @@ import numpy as np
 import yaml
 
 from offhook.qa.activity import RATE, Samples, Span, speech_spans
-from offhook.qa.scenario.model import SCHEMA, Dtmf
+from offhook.qa.scenario.model import KEYS, SCHEMA
 from offhook.qa.sounds import at_level
 
 PAUSE_S: Final = 0.7
@@ -68,7 +68,7 @@ class Recorded:
     caller: Samples
     agent: Samples
     keys: Sequence[tuple[float, str]] = ()
-    "When the caller pressed which keys."
+    "When the caller pressed which keys; what is no key is passed over."
     texts: Sequence[tuple[float, Literal["caller", "agent"], str]] = ()
     "Who said what and when it began, as far as is known; it becomes comments."
     ended_by: Literal["", "agent", "caller"] = ""
@@ -136,6 +136,8 @@ def _said(recorded: Recorded) -> Iterator[_Act]:
 def _pressed(recorded: Recorded) -> Iterator[_Act]:
     group: list[tuple[float, str]] = []
     for at, keys in sorted(recorded.keys):
+        if not keys or not KEYS.issuperset(keys.upper()):
+            continue
         if group and at - group[-1][0] > KEYS_APART_S:
             yield _Act(Span(group[0][0], group[-1][0] + 0.1), tuple(group))
             group = []
@@ -226,7 +228,7 @@ def _dtmf(act: _Act) -> dict[str, Any]:
     digits = "".join(keys for _, keys in act.keys).upper()
     steps = np.diff([at for at, _ in act.keys])
     gap = float(np.median(steps)) - 0.1 if len(steps) else 0.1
-    return Dtmf.model_validate({"digits": digits}).model_dump(include={"digits"}) | {"gap": _time(max(0.05, gap))}
+    return {"digits": digits, "gap": _time(max(0.05, gap))}
 
 
 def _time(seconds: float) -> str:

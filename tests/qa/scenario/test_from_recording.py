@@ -102,7 +102,7 @@ def test_both_at_once_is_no_interruption(tmp_path: Path) -> None:
 
 
 def test_keys_are_pressed_in_groups(tmp_path: Path) -> None:
-    keys = [(5.0, "0"), (5.3, "4"), (5.6, "1"), (12.0, "#")]
+    keys = [(5.0, "0"), (5.3, "4"), (5.6, "1"), (12.0, "#"), (20.0, ""), (21.0, "flash")]
     found = steps(tmp_path, Recorded(track(), track((1.0, 4.0)), keys=keys))
     assert [step for step in found if "dtmf" in step] == [
         {"dtmf": {"digits": "041", "gap": "200ms"}},
