@@ -185,11 +185,6 @@ class Caller:
         """Stretches of the agent's speech so far, to 10 ms; the last may be under way."""
         return self._heard + ([] if self._onset is None else [Span(self._onset, self._voiced)])
 
-    @property
-    def now(self) -> float:
-        """Track second, as of the last frame."""
-        return self._now
-
     def listen(self) -> tuple[bytearray, float]:
         """Keep what the agent says from now on; gives where it is kept, and from which track second on.
 

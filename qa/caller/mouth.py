@@ -46,12 +46,6 @@ class ScriptMouth(Mouth):
         pieces = [piece for digit in digits for piece in (np.frombuffer(tones(digit, tone, L16_8K), "<i2"), pause)]
         return self.say(np.concatenate(pieces[:-1]))
 
-    def hush(self) -> None:
-        """Say no more of what is queued."""
-        self._queue.clear()
-        self._done = self._left = 0
-        self.saying = False
-
     def background(self, bed: Samples | None, start: int = 0) -> None:
         """Change what is heard behind the speech.
 

@@ -63,17 +63,6 @@ def test_what_is_said_in_the_middle_of_a_sound_comes_behind_it() -> None:
     assert np.array_equal(track[:440], np.concatenate([ramp(400), ramp(40, 5000)]))
 
 
-def test_hush_forgets_what_is_left() -> None:
-    mouth = ScriptMouth()
-    mouth.say(ramp(1000))
-    spoken(mouth, 1)
-    mouth.hush()
-    assert not mouth.saying
-    assert mouth.frame() is None
-    assert mouth.say(ramp(10)).start == FRAME / RATE
-    assert np.array_equal(spoken(mouth, 1)[:10], ramp(10))
-
-
 def test_the_background_is_repeated_and_lies_under_the_speech() -> None:
     mouth = ScriptMouth()
     bed = ramp(3 * FRAME)
