@@ -427,14 +427,12 @@ class _Load:
         origin = loop.time() + HEAD_START_S
         for worker in workers:
             worker.begin(origin)
-        done = asyncio.gather(*(worker.done for worker in workers))
-        try:
-            while not done.done():
-                await asyncio.wait([done], timeout=LOOK_S)
-                self._look(loop.time() - origin)
-            done.result()
-        finally:
-            done.cancel()
+        left = {worker.done for worker in workers}
+        while left:
+            over, left = await asyncio.wait(left, timeout=LOOK_S, return_when=asyncio.FIRST_EXCEPTION)
+            for one in over:
+                one.result()
+            self._look(loop.time() - origin)
         self._seconds = loop.time() - origin
         return self._seconds
 

@@ -143,11 +143,14 @@ class Meter:
         "Track seconds at which the caller had finished a sentence, and the agent began to answer it."
         self.onsets: list[float] = []
         "Track seconds at which the agent began to speak."
+        self.up = False
+        "There was a frame."
         self.hang_up = False
         "Hang up at the next frame."
 
     def frame(self, line: CallerLine) -> None:
         """Pass the frame on, and look."""
+        self.up = True
         self._caller.frame(line)
         onset = line.activity.speaking_since
         if onset is not None and onset != self._onset:
@@ -245,8 +248,10 @@ class LoadWorker:
         return self._stopping.is_set()
 
     async def _wind_up(self) -> None:
-        for meter in self._calls.values():
+        for task, meter in self._calls.items():
             meter.hang_up = True
+            if not meter.up:
+                task.cancel()  # it rings, and has no frame at which it could hang up
         if self._calls:
             await asyncio.wait(list(self._calls), timeout=GRACE_S)
 

@@ -330,3 +330,20 @@ async def test_processes_of_their_own_make_their_shares_and_leave(tmp_path: Path
     assert report.verdict == Verdict.UNREACHABLE
     assert [process.calls for process in report.processes] == [4, 4]
     assert len({process.pid for process in report.processes}) == 2
+
+
+@pytest.mark.usefixtures("_tracker")
+async def test_a_load_that_is_cancelled_hangs_up_and_leaves_no_process(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        to = f"sip:bot@127.0.0.1:{silent.getsockname()[1]}"
+        plan = _plan(tmp_path, arrivals={"start": "8/s", "over": "60s", "spread": "even"})
+        load = asyncio.create_task(run_load(plan, to, processes=1, on_progress=told.append))
+        while not told or not told[-1].began:
+            await asyncio.sleep(0.02)
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        silent.setblocking(False)
+        assert silent.recv(4096).startswith(b"INVITE sip:bot@127.0.0.1:")
