@@ -79,8 +79,15 @@ class MediaSocket(asyncio.Protocol):
 
     @property
     def close_code(self) -> int | None:
-        """RFC 6455 code with which it was closed, 1006 if it just broke off; None: it is open."""
-        return self._protocol.close_code if self.closed.is_set() else None
+        """RFC 6455 code with which the peer closed it, 1006 if it just broke off; None: it is open.
+
+        Where the peer broke the protocol it is the code that it was told: 1002, 1007 for text that is no UTF-8, 1009.
+        """
+        code = self._protocol.close_code if self.closed.is_set() else None
+        told = self._protocol.close_sent
+        if code == CloseCode.ABNORMAL_CLOSURE and told is not None and told.code != CloseCode.NORMAL_CLOSURE:
+            code = told.code
+        return None if code is None else int(code)
 
     @property
     def unsent(self) -> int:

@@ -17,6 +17,7 @@ from offhook.providers.twilio.wire import TwilioCarrierSide
 from offhook.qa.activity import RATE, Samples, Span
 from offhook.qa.line import FRAME, Line
 from offhook.qa.measure import FRAME_S, measure
+from offhook.qa.phones.base import LineEvent, Mouth, Unable
 
 STREAM = "MZ01"
 
@@ -207,3 +208,93 @@ def test_a_frame_that_a_bot_never_reads_is_lost_but_was_said() -> None:
     assert json.loads(message)["media"]["chunk"] == "2"
     assert line.lost_frames == 1
     assert line.caller[:FRAME].any()
+
+
+def test_keys_leave_one_after_the_other_with_tone_and_gap() -> None:
+    line = twilio()
+    line.open(0.0)
+    line.frame(line.frame_due)
+    line.press("12", "rfc4733", 0.06, 0.04)
+    line.press("3", "rfc4733", 0.06, 0.04)
+    sent = [json.loads(message) for _ in range(14) for message in line.frame(line.frame_due)]
+    keys = [message["dtmf"]["digit"] for message in sent if message["event"] == "dtmf"]
+    assert keys == [key for _, key in line.pressed] == ["1", "2", "3"]
+    first, second, third = (at for at, _ in line.pressed)
+    assert (second - first, third - second) == (pytest.approx(0.1), pytest.approx(0.1))
+    with pytest.raises(Unable, match="rfc4733"):
+        line.press("4", "info", 0.1, 0.1)
+
+
+def test_the_mouth_is_asked_for_every_frame_and_may_be_silent() -> None:
+    class Clicks(Mouth):
+        asked = 0
+
+        def frame(self) -> Samples | None:
+            self.asked += 1
+            return np.full(FRAME, 1000, np.int16) if self.asked % 2 else None
+
+    line = twilio()
+    line.mouth = mouth = Clicks()
+    line.open(0.0)
+    payloads = [b64decode(json.loads(line.frame(line.frame_due)[0])["media"]["payload"]) for _ in range(4)]
+    assert mouth.asked == 4
+    assert payloads == [pcm_to_ulaw(np.full(FRAME, value, np.int16).tobytes()) for value in (1000, 0, 1000, 0)]
+    assert_allclose(line.caller.reshape(4, FRAME)[:, 0], [1000, 0, 1000, 0])
+
+
+def test_speech_ends_in_silence_where_the_carrier_wants_another_rate() -> None:
+    side = PlivoCarrierSide(account_id="MA01", call_id="c", format=L16_16K)
+    line = Line(side)
+    line.open(0.0)
+    line.say(np.full(FRAME * 2, 8000, np.int16))
+    payloads = [b64decode(json.loads(line.frame(line.frame_due)[0])["media"]["payload"]) for _ in range(6)]
+    assert [len(payload) for payload in payloads] == [640] * 6
+    assert max(abs(np.frombuffer(payloads[-1], np.int16))) < 10
+
+
+def test_a_line_outlives_its_stream_and_joins_the_next_to_the_same_track() -> None:
+    line = twilio()
+    controls: list[bytes] = []
+    line.on_control = controls.append
+    line.open(10.0)
+    heard = noise(0.5)
+    line.receive(media(heard), 10.0)
+    while line.seconds < 0.2:
+        line.frame(line.frame_due)
+    [stop] = line.stop(10.2)
+    while line.seconds < 0.6:
+        assert line.frame(line.frame_due) == []
+    line.receive(media(heard), 10.6)
+    assert line.next_owed() is None
+    assert line.queued(10.6) == 0
+    line.attach(TwilioCarrierSide(account_sid="AC01", call_sid="CA01", stream_sid=STREAM))
+    line.open(10.605)
+    line.receive(media(heard), 10.7)
+    while line.seconds < 1.0:
+        line.frame(line.frame_due)
+    spans = measure(line.conversation(10.0)).agent_spans
+    assert [(span.start, span.end) for span in spans] == [
+        (pytest.approx(0.0, abs=0.011), pytest.approx(0.2, abs=0.011)),
+        (pytest.approx(0.7, abs=0.011), pytest.approx(1.0, abs=0.011)),
+    ]
+    assert line.conversation(10.0).dry == []
+    assert [json.loads(message)["event"] for message in controls] == [
+        "connected",
+        "start",
+        "stop",
+        "connected",
+        "start",
+    ]
+    assert json.loads(stop)["event"] == "stop"
+
+
+def test_what_happens_is_told_once_to_the_caller_and_to_the_log() -> None:
+    line = twilio()
+    logged: list[LineEvent] = []
+    line.on_event = logged.append
+    line.open(0.0)
+    line.receive(order("clear"), 0.25)
+    line.receive("no JSON", 0.5)
+    line.happened("transfer", "+15550155")
+    assert [(event.kind, event.at) for event in line.events] == [("cleared", 0.25), ("fault", 0.5), ("transfer", 0.0)]
+    assert logged == list(line.events)
