@@ -50,6 +50,7 @@ class Pacer:
         self._next = 0
         "Number of the next step since `_origin`."
         self._timer: asyncio.TimerHandle | None = None
+        self._running = False
 
     def __len__(self) -> int:
         return sum(map(len, self._phases))
@@ -64,7 +65,7 @@ class Pacer:
         phase = min(range(PHASES), key=lambda number: len(self._phases[number]))
         self._phases[phase] += (call,)
         step = int((now - self._origin) / STEP)
-        if self._timer is None:
+        if self._timer is None and not self._running:
             self._next = step + 1
             self._wait(now)
         return self._origin + (step - (step - phase) % PHASES) * STEP
@@ -91,6 +92,16 @@ class Pacer:
         self._timer = self._loop.call_later(max(0.0, due - now), self._run)
 
     def _run(self) -> None:
+        self._timer, self._running = None, True
+        try:
+            self._steps()
+        finally:
+            self._running = False
+        if any(self._phases):
+            self._wait(self.clock())
+
+    def _steps(self) -> None:
+        """Do what is due."""
         clock = self.clock
         self.sockets.read(clock())
         now = clock()
@@ -108,6 +119,3 @@ class Pacer:
                     self.discard(call)
                     call.broken(error)
         self._next = max(self._next, step + 1)
-        self._timer = None
-        if any(self._phases):
-            self._wait(clock())

@@ -230,8 +230,10 @@ class SipPhone(Phone):
 
     def _arrived(self, message: Message, hop: Hop) -> None:
         call = self._by_call_id.get(message.call_id)
-        if call is not None and call.order.keep_packets:
-            self._tap(message.encode(), hop, out=False)
+        if call is not None:
+            call.alive = True
+            if call.order.keep_packets:
+                self._tap(message.encode(), hop, out=False)
         try:
             self._act(self._ua.receive(message, hop, self._loop.time()))
             if call is not None and isinstance(message, Response) and message.status >= 200:

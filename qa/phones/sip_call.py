@@ -96,6 +96,8 @@ class SipCall:
         self._wishes: deque[str] = deque()
         self._wished = ""
         "The change of media that is under way."
+        self.alive = False
+        "Something has come back."
         self._failure: BaseException | None = None
         self._ladder = Ladder(time.monotonic) if order.keep_packets else None
 
@@ -130,14 +132,15 @@ class SipCall:
             await asyncio.wait([self._done], timeout=SIGN_OF_LIFE)
             session = self._session
             assert session is not None
-            if not self._done.done() and session.state == "calling":
-                why = f"no answer to the INVITE within {SIGN_OF_LIFE:g} s"
-            else:
+            if self.alive:
                 await self._done
-                if self.log.status or self.log.answered or self.log.ended_by == "timeout":
+                if self.log.answered or self.log.ended_by != "network":
                     await self._part()
                     return
-                why = self.log.ended_how
+            why = self.log.ended_how or f"no answer to the INVITE within {SIGN_OF_LIFE:g} s"
+            if self.log.ended_by == "timeout":
+                why = f"no answer to the INVITE within {self.order.timeout:g} s"
+                break
             self._leave_port(session)
         where = self.log.target
         raise Unreachable(f"{where} cannot be reached: {why}; is the bot running, and is the address right?")
@@ -149,7 +152,7 @@ class SipCall:
         self._phone.flush()
         self._negotiator.withdraw()
         self._session = None
-        self.log.ended_by = ""
+        self.log.ended_by, self.log.ended_how = "", ""
         self._done = self._loop.create_future()
         if self._port is not None:
             self._port.close(time.monotonic())

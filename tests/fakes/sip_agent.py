@@ -29,8 +29,10 @@ from offhook.providers.sip.hop import Hop
 from offhook.providers.sip.invite import InviteSession
 from offhook.providers.sip.message import Message
 from offhook.providers.sip.negotiation import MediaNegotiator
+from offhook.providers.sip.sockets import family_of
 from offhook.providers.sip.transaction import Transactions
 from offhook.providers.sip.transport import SipTransport
+from offhook.providers.sip.uri import format_host
 from offhook.providers.sip.useragent import UserAgent
 from offhook.qa.activity import Samples
 
@@ -72,6 +74,7 @@ class SipAgent:
 
     behaviour: Behaviour
     transport_name: str = "udp"
+    host: str = "127.0.0.1"
     came: list[Came] = field(default_factory=list)
     rtcp: list[bytes] = field(default_factory=list)
     infos: list[bytes] = field(default_factory=list)
@@ -95,27 +98,25 @@ class SipAgent:
 
     async def open(self, **listen: Any) -> None:
         self._loop = asyncio.get_running_loop()
-        self.rtp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.rtp.bind(("127.0.0.1", 0))
+        self.rtp = socket.socket(family_of(self.host), socket.SOCK_DGRAM)
+        self.rtp.bind((self.host, 0))
         self.rtp.setblocking(False)
         self._loop.add_reader(self.rtp, self._heard)
         self._transport = SipTransport(self._arrived, lambda hop: None, trusted=lambda host: True)
-        self.port = await self._transport.listen(self.transport_name, "127.0.0.1", 0, **listen)  # type: ignore[arg-type]
-        contact = f"sip:agent@127.0.0.1:{self.port};transport={self.transport_name}"
-        self._ua = UserAgent(
-            Transactions(sent_by=lambda hop: f"127.0.0.1:{self.port}"), contact_of=lambda hop: contact, user_agent="x"
-        )
+        self.port = await self._transport.listen(self.transport_name, self.host, 0, **listen)  # type: ignore[arg-type]
+        here = format_host(self.host, self.port)
+        self._ua = UserAgent(Transactions(sent_by=lambda hop: here), contact_of=lambda hop: self.uri, user_agent="x")
         self._timer: asyncio.TimerHandle | None = None
         self._protect: SrtpContext | None = None
         self._unprotect: SrtpContext | None = None
 
     @property
     def uri(self) -> str:
-        return f"sip:agent@127.0.0.1:{self.port};transport={self.transport_name}"
+        return f"sip:agent@{format_host(self.host, self.port)};transport={self.transport_name}"
 
     @property
     def local(self) -> Address:
-        return Address("127.0.0.1", self.rtp.getsockname()[1])
+        return Address(self.host, self.rtp.getsockname()[1])
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -275,9 +276,9 @@ def hang_up(agent: SipAgent) -> None:
 
 
 @asynccontextmanager
-async def sip_agent(transport: str = "udp", **behaviour: Any) -> AsyncIterator[SipAgent]:
+async def sip_agent(transport: str = "udp", host: str = "127.0.0.1", **behaviour: Any) -> AsyncIterator[SipAgent]:
     """Have an agent that behaves so; `agent.uri` is its address."""
-    agent = SipAgent(Behaviour(**behaviour), transport)
+    agent = SipAgent(Behaviour(**behaviour), transport, host)
     await agent.open()
     try:
         yield agent

@@ -199,11 +199,35 @@ async def test_nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     async with sip_agent(deaf=True) as agent:
         with pytest.raises(Unreachable, match=r"no answer to the INVITE within 0.2 s"):
             await call(agent, operator)
-    assert operator.overs == 1
+        with pytest.raises(Unreachable, match=r"no answer to the INVITE within 0.1 s"):
+            await call(agent, operator, timeout=0.1)
+    assert operator.overs == 2
     with pytest.raises(Unreachable, match="connection refused"):
         await call("sip:agent@127.0.0.1:9;transport=tcp", Doing())
     with pytest.raises(Unreachable, match="leads nowhere"):
         await call("sip:agent@nowhere.invalid:5060", Doing())
+
+
+@pytest.mark.parametrize("host", ["localhost", "[::1]"])
+async def test_names_and_ipv6(host: str) -> None:
+    async with sip_agent(host="::1" if host == "[::1]" else "127.0.0.1") as agent:
+        log = await call(agent.uri.replace("127.0.0.1", host), Doing(5))
+        assert len(agent.came) == 5
+    assert log.answered
+    assert not log.faults
+
+
+async def test_a_connection_that_is_lost_before_the_answer() -> None:
+    async def shut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.close()
+
+    server = await asyncio.start_server(shut, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(Unreachable, match="refused or lost"):
+        await call(f"sip:agent@127.0.0.1:{port};transport=tcp", Doing())
+    server.close()
+    await server.wait_closed()
 
 
 async def test_what_cannot_be_asked_for() -> None:
