@@ -281,7 +281,7 @@ def load(
 
 @app.command(epilog=CODES)
 def calibrate(
-    way: Annotated[Literal["all", "sip", "twilio"], typer.Option(help="Only this way of calling.")] = "all",
+    way: Annotated[Literal["all", "sip", "twilio", "plivo", "link"], typer.Option(help="Only this way of calling.")] = "all",
     as_json: AsJson = False,
 ) -> None:
     """Call a bot whose delays and levels are known, and show this dialer's own error on this machine."""

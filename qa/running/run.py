@@ -25,7 +25,7 @@ from typing import Any, Final
 from offhook.agents.api import SettingsError
 from offhook.qa.caller.machine import Caller
 from offhook.qa.caller.persona import Talker, open_talker
-from offhook.qa.caller.script import Script, prepare
+from offhook.qa.caller.script import Script, ScriptError, prepare
 from offhook.qa.measuring.speech import Recogniser
 from offhook.qa.phones.base import CallOrder, Phone, Unable, Unreachable
 from offhook.qa.phones.targets import open_phone, way_of
@@ -197,6 +197,8 @@ class Run:
             report.verdict, report.reason = Verdict.BAD_SCENARIO, str(error)
         except Unreachable as error:
             report.verdict, report.reason = Verdict.UNREACHABLE, str(error)
+        except ScriptError as error:
+            report.verdict, report.reason = Verdict.BAD_SCENARIO, f"{loaded.where(*error.path)}: {error}"
         except VoiceUnavailable as error:
             report.verdict, report.reason = Verdict.INVALID, str(error)
         if report.reason:

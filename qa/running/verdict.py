@@ -333,8 +333,16 @@ def _heard(asked: _Asked, what: Heard, *, wanted: bool) -> Finding:
 
 
 def _keys(asked: _Asked, digits: str) -> Finding:
-    end = min(asked.until, max(asked.step.ended, asked.ref + asked.step.within)) + REST_S
-    came = "".join(key.digit for key in asked.facts.metrics.keys if asked.ref - SAME_S <= key.start <= end)
+    steps, scenario = asked.facts.record.steps, asked.facts.scenario
+    before = [
+        step.ended
+        for step in steps[: asked.step.index]
+        if (expect := scenario.steps[step.index].expect) is not None and expect.dtmf is not None
+    ]
+    # What the agent pressed while the caller waited for its turn to end is met by the expectation that follows.
+    start = max(before, default=0.0)
+    end = max(asked.step.ended, min(asked.until, asked.ref + asked.step.within)) + REST_S
+    came = "".join(key.digit for key in asked.facts.metrics.keys if start - SAME_S <= key.start <= end)
     message = f"{asked.title}: the agent was to press {digits!r} and pressed {came!r}"
     return asked.finding("dropped-digit", came == digits.upper(), message, "dtmf")
 

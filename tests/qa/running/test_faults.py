@@ -1,0 +1,120 @@
+"""The dialer's self-test: a bot with one fault after another, each of which must be caught by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from offhook.qa.reference.process import Reference, reference
+from offhook.qa.running.result import RunReport, Verdict
+from offhook.qa.running.run import Run, RunOptions
+from offhook.qa.scenario.load import load
+
+Steps = list[dict[str, Any]]
+
+ANSWERED: Final[Steps] = [{"expect": {"answer": True, "within": "3s"}}]
+GREETED: Final[Steps] = [*ANSWERED, {"wait": "agent_done"}]
+QUESTION: Final = "Tell me about the opening hours."
+
+ASKED: Final[Steps] = [*GREETED, {"say": QUESTION, "expect": {"agent_speaks": True, "within": "1500ms"}}]
+INTERRUPTED: Final[Steps] = [
+    *GREETED,
+    {"say": QUESTION},
+    {
+        "barge_in": {"text": "Stop, that is enough, thank you.", "after": "600ms"},
+        "expect": {"agent_stops_within": "500ms"},
+    },
+]
+HEARD_OUT: Final[Steps] = [*ASKED, {"wait": "agent_done"}]
+
+FAULTS: Final[dict[str, tuple[str, Steps, dict[str, Any]]]] = {
+    # fault: (kind of finding, or the metric that tells it; steps; wire assertions)
+    "ignore-barge-in": ("ignored-barge-in", INTERRUPTED, {}),
+    "slow-stop": ("ignored-barge-in", INTERRUPTED, {}),
+    "cut-tail": ("cut-tail", [*GREETED, {"dtmf": "9", "expect": {"hangup": "by_agent", "tail_intact": True}}], {}),
+    "no-hangup": ("hangup", [*GREETED, {"dtmf": "9", "expect": {"hangup": "by_agent", "within": "6s"}}], {}),
+    "drop-digit": ("dropped-digit", [*GREETED, {"dtmf": "*123#", "expect": {"dtmf": "123", "within": "6s"}}], {}),
+    "late-answer": ("late-answer", ASKED, {}),
+    "late-greeting": ("late-answer", [*ANSWERED, {"expect": {"agent_speaks": True, "within": "4s"}}], {}),
+    "silent": ("no-answer", [*ANSWERED, {"expect": {"agent_speaks": True, "within": "2s"}}], {}),
+    "busy": ("answer", ANSWERED, {}),
+    "hang-up-early": ("no-answer", ASKED, {}),
+    "wrong-transfer": (
+        "transfer",
+        [*GREETED, {"dtmf": "0", "expect": {"transfer": r"\+15550123", "within": "8s"}}],
+        {},
+    ),
+    "stop-for-anything": (
+        "stopped-for-backchannel",
+        [
+            *GREETED,
+            {"say": QUESTION},
+            {"backchannel": {"sound": "cough", "after": "600ms"}, "expect": {"agent_keeps_talking": "1s"}},
+        ],
+        {},
+    ),
+    "hole": ("holes", HEARD_OUT, {"holes": 0}),
+    "lost-packets": ("rtp_loss_pct", HEARD_OUT, {"rtp_loss_pct": "<=0.5"}),
+    "dead-air": ("dead_air_max_s", [*ASKED, {"wait": "8s"}], {"dead_air_max_s": "<=4"}),
+    "clipped": ("clipping_pct", HEARD_OUT, {"clipping_pct": "<=0.5"}),
+    "quiet": ("agent_level_dbov", HEARD_OUT, {"agent_level_dbov": ">=-30"}),
+}
+
+
+def written(folder: Path, name: str, steps: Steps, wire: dict[str, Any]) -> Path:
+    path = folder / f"{name}.yaml"
+    scenario = {"schema": 1, "name": name, "timeout": "40s", "steps": steps, "assert": {"wire": wire}}
+    path.write_text(yaml.safe_dump(scenario, sort_keys=False))
+    return path
+
+
+def told(report: RunReport) -> dict[str, set[str]]:
+    """Scenario → kinds of what failed; of a metric its name."""
+    return {
+        one.name: {
+            finding.metric or finding.kind
+            for call in one.calls
+            for finding in call.findings
+            if not finding.ok and finding.gate
+        }
+        for one in report.scenarios
+    }
+
+
+async def dialled(bot: Reference, folder: Path, scenarios: dict[str, tuple[Steps, dict[str, Any]]]) -> RunReport:
+    """Call every fault of one bot side by side: who is called names the fault."""
+    _, _, host = bot.sip_target.partition("@")
+    loaded = []
+    for name, (steps, wire) in scenarios.items():
+        one = load(written(folder, name, steps, wire))
+        scenario = one.scenario.model_copy(
+            update={"target": one.scenario.target.model_copy(update={"to": f"sip:{name}@{host}"})}
+        )
+        loaded.append(type(one)(scenario, one.path, one.source, one.variables))
+    return await Run(loaded, RunOptions(jobs=9, cache=folder / "voice")).run()
+
+
+@pytest.mark.timing
+async def test_every_fault_is_caught_by_its_name(tmp_path: Path) -> None:
+    async with reference() as bot:
+        report = await dialled(bot, tmp_path, {name: (steps, wire) for name, (_, steps, wire) in FAULTS.items()})
+    found = told(report)
+    missed = {name: found[name] for name, (kind, _, _) in FAULTS.items() if kind not in found[name]}
+    assert not missed
+    assert {one.verdict for one in report.scenarios} == {Verdict.FAIL}
+
+
+@pytest.mark.timing
+async def test_a_bot_without_fault_passes_what_catches_the_faults(tmp_path: Path) -> None:
+    good = {f"good-{name}": (steps, wire) for name, (_, steps, wire) in FAULTS.items()}
+    async with reference() as bot:
+        report = await dialled(bot, tmp_path, good)
+    wrong = {
+        one.name: [finding.message for call in one.calls for finding in call.findings if not finding.ok] or one.reason
+        for one in report.scenarios
+        if one.verdict != Verdict.PASS
+    }
+    assert not wrong
