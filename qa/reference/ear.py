@@ -1,8 +1,8 @@
 """When the caller makes a sound, to the sample: first and last voiced sample, and keys in the audio.
 
 A sample is voiced when its size reaches the threshold: 0.8 % of full scale where pauses are quiet, else well above
-the noise. A sound is what has no pause longer than 200 ms. This shares nothing with the detectors that measure calls, for what
-it finds is held against them.
+the noise. A sound is what has no pause longer than 200 ms. This shares nothing with the detectors that measure calls,
+for what it finds is held against them.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from offhook.qa.reference.lines import Lines
 from offhook.qa.reference.rtp import RtpAudio
 from offhook.qa.reference.truth import CallTruth, TruthLog
 
-LEAVE_S: Final = 3.0
+LEAVE_S: Final = 1.0
 """After a transfer was taken, until we hang up where the caller does not."""
 
 MAX_CALLS: Final = 2_000

@@ -112,7 +112,10 @@ async def calibrate(
 
     Raises:
         RuntimeError: the reference could not be started.
+        ValueError: the reference cannot be called that way.
     """
+    if unknown := [way for way in ways if way not in WAYS]:
+        raise ValueError(f"the reference cannot be called by {unknown[0]}, only by {' and '.join(WAYS)}")
     found = Calibration()
     with tempfile.TemporaryDirectory(prefix="offhook-calibration-") as name:
         folder = Path(name)
