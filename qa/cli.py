@@ -281,7 +281,7 @@ def load(
 
 @app.command(epilog=CODES)
 def calibrate(
-    way: Annotated[Literal["all", "sip", "twilio", "plivo", "link"], typer.Option(help="Only this way of calling.")] = "all",
+    way: Annotated[Literal["all", "sip", "twilio"], typer.Option(help="Only this way of calling.")] = "all",
     as_json: AsJson = False,
 ) -> None:
     """Call a bot whose delays and levels are known, and show this dialer's own error on this machine."""
@@ -289,11 +289,13 @@ def calibrate(
     from offhook.qa.running.calibrate import calibrate as measured
 
     console = _console(sys.stderr)
-    quiet = as_json or not console.is_terminal
+
+    def tell(what: str) -> None:
+        if console.is_terminal and not as_json:
+            console.print(f"[dim]{what}[/dim]")
+
     try:
-        found = _asyncio(
-            measured(way or WAYS, on_call=lambda what: None if quiet else console.print(f"[dim]{what}[/dim]"))
-        )
+        found = _asyncio(measured(WAYS if way == "all" else (way,), on_call=tell))
     except RuntimeError as error:
         _fail(str(error), INVALID)
     if as_json:
