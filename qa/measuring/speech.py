@@ -33,13 +33,13 @@ from offhook.qa.measuring.words import matches, phrases
 from offhook.qa.scenario.model import Heard
 
 MAX_SECONDS: Final = 1800.0
-"""Speech of one call that is understood; half an hour of it takes the offline recogniser some six minutes."""
+"""Speech of one call that is understood; half an hour of it takes the offline recogniser some twelve minutes."""
 
 START_S: Final = 30.0
 """Within which a recogniser's process answers about no audio at all; it takes one second on an idle machine."""
 
 PACE: Final = 5.0
-"""Seconds that a second of audio may take; it takes 0.25 on an idle machine."""
+"""Seconds that a second of audio may take; it takes 0.4 on an idle machine."""
 
 FASTER: Final = 4.0
 """Times real time at which services get audio: none takes that for a flood."""
