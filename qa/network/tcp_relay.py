@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from offhook.qa.network.model import NetworkModel, Transit
@@ -99,35 +100,35 @@ class TcpRelay(Relay):
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if (begun := self._begin()) is None:
-            await _reset(writer)
+            _reset(writer)
             return
         number, there, back = begun
         began = asyncio.get_running_loop().time()
-        far: asyncio.StreamWriter | None = None
+        ends = [writer]
         try:
             async with asyncio.timeout(CONNECT_S):
                 far_reader, far = await asyncio.open_connection(*self.to, limit=WINDOW)
+            ends.append(far)
             out = _Direction(there, began, reader, far)
             home = _Direction(back, began, far_reader, writer)
             left = None if there.reset_at is None else began + there.reset_at
             async with asyncio.timeout_at(left):
                 await _all(out.read(), out.write(), home.read(), home.write())
+                for end in ends:
+                    end.close()
+                    await end.wait_closed()
         except (OSError, TimeoutError):
             # The target is not there, or one side or the model has broken the connection: both sides see it broken.
-            self._end(number, refused=far is None)
-            await _reset(writer)
-            if far is not None:
-                await _reset(far)
+            self._end(number, refused=len(ends) == 1)
+            for end in ends:
+                _reset(end)
         finally:
             self._end(number)
-            for end in (writer, far):
-                if end is not None:
-                    end.close()
-                    with contextlib.suppress(OSError):
-                        await end.wait_closed()
+            for end in ends:
+                end.transport.abort()
 
 
-async def _all(*works: Any) -> None:
+async def _all(*works: Coroutine[Any, Any, None]) -> None:
     """Run all of them, or until one raises OSError, which is raised on."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
@@ -138,7 +139,7 @@ async def _all(*works: Any) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _reset(writer: asyncio.StreamWriter) -> None:
+def _reset(writer: asyncio.StreamWriter) -> None:
     """Close with RST: nothing of what is left is sent (socket(7), SO_LINGER)."""
     sock = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):

@@ -185,6 +185,19 @@ async def test_tcp_reset_breaks_both_sides() -> None:
             await writer.wait_closed()
 
 
+async def test_tcp_closes_although_nobody_reads() -> None:
+    async with _tcp() as relay:
+        _, writer = await asyncio.open_connection(*relay.address)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # the echo fills every buffer on its way
+        for _ in range(40):
+            writer.write(bytes(1 << 18))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1
+    writer.transport.abort()
+    await asyncio.sleep(0.01)
+
+
 async def test_tcp_to_a_port_where_nobody_is_is_reset() -> None:
     with socket.socket() as unused:
         unused.bind((HOST, 0))
