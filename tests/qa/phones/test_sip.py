@@ -139,16 +139,20 @@ async def test_the_agents_speech_lies_where_it_came() -> None:
     said = noise(0.4)
     async with sip_agent(on_answer=lambda agent: agent.say(said, after=0.2, then=hang_up_soon)) as agent:
         log = await call(agent, Doing())
-        came = agent.sent_at[0] - agent.answered_at
+        sent = agent.sent_at[0] + time.time() - time.monotonic()
     assert (log.ended_by, agent.ended) == ("agent", "callee")
+    assert log.setup_ms is not None
+    assert log.arrivals is not None
+    began = log.began + log.setup_ms / 1000 - log.answered_at
+    assert log.arrivals.at[0] == pytest.approx(sent - began, abs=0.008)
     (span,) = speech_spans(log.agent)
-    assert span.start - log.answered_at == pytest.approx(came, abs=0.012)
+    assert span.start == pytest.approx(log.arrivals.at[0], abs=0.011)
+    assert int(np.flatnonzero(log.agent)[0]) == pytest.approx(log.arrivals.at[0] * RATE, abs=2)
     assert span.seconds == pytest.approx(0.4, abs=0.021)
     first = round(span.start * RATE)
     expected = np.frombuffer(ulaw_to_pcm(pcm_to_ulaw(said.tobytes())), np.int16)
     lag = max(range(-200, 200), key=lambda lag: float(log.agent[first + lag :][:800] @ expected[:800].astype(float)))
     assert np.array_equal(log.agent[first + lag :][:2400], expected[:2400])
-    assert log.arrivals is not None
     assert len(log.arrivals.at) == 20
     assert (log.arrivals.ticks, log.arrivals.clock) == (160, 8000)
     assert not log.dry
