@@ -126,6 +126,8 @@ class PlayoutBuffer:
         self._limit = format.size(limit)
         self._queue: deque[bytes | str] = deque()
         "Audio as bytes, marks as str."
+        self._mark_at: deque[int] = deque()
+        "Where on the clock the marks in `_queue` lie: it cannot run dry before them."
         self._queued = 0
         "Bytes of audio in `_queue`."
         self._offset = 0
@@ -153,6 +155,7 @@ class PlayoutBuffer:
         """Append a mark; with nothing queued it is reached at once."""
         self.advance(now)
         self._queue.append(name)
+        self._mark_at.append(self._clock + self._queued)
         self._collect_marks()
 
     def clear(self, now: float, *, return_marks: bool = True) -> float:
@@ -162,6 +165,7 @@ class PlayoutBuffer:
         if return_marks:
             self._reached += [item for item in self._queue if isinstance(item, str)]
         self._queue.clear()
+        self._mark_at.clear()
         self._queued = self._offset = 0
         return dropped
 
@@ -209,12 +213,7 @@ class PlayoutBuffer:
         """When the first waiting mark will be reached, if nothing is cleared; None with no mark waiting."""
         if self._reached:
             return self._time(self._clock)
-        ahead = -self._offset
-        for item in self._queue:
-            if isinstance(item, str):
-                return self._time(self._clock + ahead)
-            ahead += len(item)
-        return None
+        return self._time(self._mark_at[0]) if self._mark_at else None
 
     def queued(self, now: float) -> float:
         """Seconds of audio not yet played."""
@@ -224,6 +223,7 @@ class PlayoutBuffer:
     def _collect_marks(self) -> None:
         while self._queue and isinstance(mark := self._queue[0], str):
             self._queue.popleft()
+            self._mark_at.popleft()
             self._reached.append(mark)
 
     def _time(self, position: int) -> float:
