@@ -30,10 +30,10 @@ from offhook.qa.caller.machine import Caller
 from offhook.qa.caller.record import CallerRecord
 from offhook.qa.caller.script import Script
 from offhook.qa.measuring.timeline import voiced_spans
-from offhook.qa.phones.base import Arrivals, CallerLine, CallLog, CallOrder, Phone, PhoneError
+from offhook.qa.phones.base import Arrivals, CallerLine, CallLog, CallOrder, Phone, PhoneError, Unreachable
 from offhook.qa.phones.targets import open_phone
 from offhook.qa.running.arrivals import Arrival
-from offhook.qa.scenario.model import Scenario
+from offhook.qa.scenario.model import Scenario, Target
 
 BEAT_S: Final = 0.020
 """Between two heartbeats: a frame."""
@@ -195,6 +195,8 @@ class LoadWorker:
         self._origin = 0.0
         self._batch = Batch()
         self._phones: dict[str, Phone] = {}
+        self._nowhere: dict[str, Unreachable] = {}
+        "Targets to which there is no phone."
         self._calls: dict[asyncio.Task[None], Meter] = {}
         self._stopping = asyncio.Event()
         self._beating: asyncio.TimerHandle | None = None
@@ -212,8 +214,7 @@ class LoadWorker:
         try:
             for scenario in self._job.scenarios:
                 if scenario.target.to not in self._phones:
-                    phone = self._open_way(scenario.target, **self._job.credentials)
-                    self._phones[scenario.target.to] = await phone.__aenter__()
+                    await self._open(scenario.target)
             for arrival in self._job.arrivals:
                 due = origin + arrival.at
                 if await self._stopped_within(due - self._loop.time()):
@@ -233,6 +234,13 @@ class LoadWorker:
             teller.cancel()
             await asyncio.gather(teller, return_exceptions=True)
             self._flush()
+
+    async def _open(self, target: Target) -> None:
+        phone = self._open_way(target, **self._job.credentials)
+        try:
+            self._phones[target.to] = await phone.__aenter__()
+        except Unreachable as error:
+            self._nowhere[target.to] = error  # what every call to it comes to
 
     def stop(self) -> None:
         """Begin no more calls, and hang up."""
@@ -288,10 +296,15 @@ class LoadWorker:
             keep_packets=False,
         )
         try:
-            log = await self._phones[scenario.target.to].carry(order, meter)
-            failed = failure(log, record, scenario, meter.onsets)
-        except PhoneError as error:
+            if (nowhere := self._nowhere.get(scenario.target.to)) is not None:
+                failed, unreachable = str(nowhere), True
+            else:
+                log = await self._phones[scenario.target.to].carry(order, meter)
+                failed = failure(log, record, scenario, meter.onsets)
+        except Unreachable as error:
             failed, unreachable = str(error), True
+        except PhoneError as error:
+            mistake = str(error)  # the plan's, to be exact: this target cannot do what a scenario asks for
         except asyncio.CancelledError:
             failed = "cut off"
         except Exception as error:  # a call's root: one that broke here must not end the others, and is told

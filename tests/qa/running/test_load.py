@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -105,6 +105,8 @@ class _Bot(Phone):
     silent_from: int = 10_000
     "Number of the call from which on nothing is said any more."
     unreachable: bool = False
+    nowhere: bool = False
+    "There is no way to it, which is found when the phone is opened."
     breaks: bool = False
     late: float = 0.001
     "Seconds that our own frames leave late."
@@ -115,6 +117,11 @@ class _Bot(Phone):
     up: int = 0
     most: int = 0
     orders: list[CallOrder] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        if self.nowhere:
+            raise Unreachable("nobody is at 192.0.2.1; start the bot")
+        return self
 
     async def carry(self, order: CallOrder, operator: Operator) -> CallLog:
         self.orders.append(order)
@@ -264,8 +271,9 @@ async def test_an_agent_that_says_nothing_has_failed_although_it_has_no_figure(t
 
 
 @pytest.mark.virtual_time
-async def test_nobody_at_the_target_ends_a_load_early(tmp_path: Path) -> None:
-    report = await _load(_Bot(unreachable=True), _plan(tmp_path))
+@pytest.mark.parametrize("bot", [_Bot(unreachable=True), _Bot(nowhere=True)], ids=["refused", "no way"])
+async def test_nobody_at_the_target_ends_a_load_early(tmp_path: Path, bot: _Bot) -> None:
+    report = await _load(bot, _plan(tmp_path))
     assert (report.verdict, report.reason) == (Verdict.UNREACHABLE, "nobody is at 192.0.2.1; start the bot")
     assert report.calls < 15
 
