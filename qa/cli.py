@@ -475,6 +475,9 @@ def _load(paths: list[str], sets: list[str] | None, *, as_json: bool = False) ->
             problems += error.problems
     if problems:
         _problems(problems, as_json=as_json)
+    unknown = sorted(set(values) - {name for one in loaded for name in one.variables})
+    if unknown:
+        _fail(f"--set {unknown[0]}: no scenario has a variable of that name", USAGE)
     return loaded
 
 

@@ -69,6 +69,15 @@ SENTENCE_PAUSE_S: Final = 0.700
 CUT_TAIL_S: Final = 0.5
 """A call that ends so shortly after the agent's last sample ended its speech, too."""
 
+AT_ONCE_S: Final = 0.040
+"""A call that ends this shortly after the agent's last sound gave it no time to die away: two packets."""
+
+LOUD_END: Final = RATE * 60 // 1000
+"""Samples before such an end that are looked at: 60 ms."""
+
+LOUD_END_DB: Final = 10.0
+"""Louder than this below the agent's speech, they are the middle of a word."""
+
 _Floats = npt.NDArray[np.float64]
 
 
@@ -189,7 +198,13 @@ def tail_cut(log: CallLog, agent: Sequence[Span]) -> bool | None:
         return None
     if agent[-1].end < log.seconds - CUT_TAIL_S:
         return False
-    return abrupt_end(log.agent, round(agent[-1].end * RATE), level)
+    end = round(agent[-1].end * RATE)
+    if agent[-1].end > log.seconds - AT_ONCE_S:
+        # A word that dies away is soft for longer than this before its last sample.
+        last = _db(_power(log.agent[max(0, end - LOUD_END) : end]))
+        if last > max(QUIET_DBFS, level - LOUD_END_DB):
+            return True
+    return abrupt_end(log.agent, end, level)
 
 
 def holes(log: CallLog, agent: Sequence[Span], stops: Sequence[float] = ()) -> tuple[list[Span], list[Span]]:

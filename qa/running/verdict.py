@@ -22,7 +22,7 @@ from offhook.qa.running.result import Finding, Kind, Verdict
 from offhook.qa.running.statistics import FEWEST_OF_A_RATE, statistics
 from offhook.qa.scenario.load import Loaded
 from offhook.qa.scenario.model import Expect, Heard, Scenario
-from offhook.qa.scenario.units import Limit
+from offhook.qa.scenario.units import Limit, in_unit
 
 SAME_S: Final = 0.020
 """Two moments this close are one: a frame."""
@@ -32,8 +32,6 @@ REST_S: Final = 0.200
 
 HALF_MS: Final = 0.5
 """Figures are given in whole milliseconds, and what is shown as equal to the limit keeps it."""
-
-_TO_MS: Final = {"ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +72,9 @@ def judge(facts: Facts, doubts: Sequence[str] = ()) -> list[Finding]:
     for step in facts.record.steps:
         found += _step(facts, step)
     found += _course(facts)
-    found += _wire(facts)
-    found += _speech(facts)
+    if facts.log.answered:
+        found += _wire(facts)
+        found += _speech(facts)
     return found
 
 
@@ -397,6 +396,8 @@ def _wire(facts: Facts) -> Iterator[Finding]:
     for name, limits in facts.scenario.assert_.wire.items():
         if isinstance(limits, Limit):
             samples = facts.metrics.samples(name)
+            if not samples and not facts.metrics.agent:
+                continue  # an agent that says nothing at all is told of by the steps
             where = facts.loaded.where("assert", "wire", name)
             yield _held(name, limits, samples, "each" if METRICS[name].samples else "", where)
 
@@ -439,21 +440,6 @@ def _held(name: str, limit: Limit, samples: Sequence[float], which: str, where: 
     few = f" (of {of} only)" if 0 < of < FEWEST_OF_A_RATE and which not in ("", "each", "max") else ""
     message = f"{title} is {worst:g} {metric.unit}".rstrip() + f"{few}; {limit} was asked for{rest}"
     return Finding("metric", not wrong, message, metric=name, measured=worst, limit=str(limit), where=where)
-
-
-def in_unit(limit: Limit, unit: str) -> Limit:
-    """A limit in the unit of its metric.
-
-    Raises:
-        ValueError: its unit is of another kind.
-    """
-    if not limit.unit or limit.unit == unit or (limit.unit, unit) == ("%", "pct"):
-        return limit
-    if limit.unit in _TO_MS and unit in _TO_MS:
-        return limit._replace(value=limit.value * _TO_MS[limit.unit] / _TO_MS[unit])
-    if limit.unit.startswith("dB") and unit.startswith("dB"):
-        return limit
-    raise ValueError(f"{limit} is not in {unit or 'a bare number'}")
 
 
 def _speech(facts: Facts) -> Iterator[Finding]:
