@@ -112,5 +112,6 @@ def behaviour(*names: str, base: Behaviour | None = None) -> Behaviour:
 
 
 def behaviour_of(address: str, base: Behaviour) -> Behaviour:
-    """The behaviour for whom was called: the name of a fault or habit calls it up, any other changes nothing."""
-    return behaviour(address, base=base) if address in FAULTS or address in HABITS else base
+    """The behaviour for whom was called: faults and habits by name, `cut-tail+goodbye`; any other changes nothing."""
+    names = address.split("+")
+    return behaviour(*names, base=base) if all(name in FAULTS or name in HABITS for name in names) else base

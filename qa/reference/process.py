@@ -37,7 +37,7 @@ class Reference:
     pid: int
 
     def target(self, way: str, name: str) -> str:
-        """The target of `sip` or `twilio` that has a fault or habit, whatever the others have."""
+        """The target of `sip` or `twilio` that has a fault or habit, several as `cut-tail+goodbye`."""
         if way == "sip":
             return self.sip_target.replace("sip:reference@", f"sip:{name}@")
         return f"{self.twilio_target.removesuffix('voice')}{name}"

@@ -39,6 +39,16 @@ SETTLE_S: Final = 10.0
 """Until the reference must have noted that a call has ended."""
 
 
+ATTEMPTS: Final = 3
+"""Times that a call is made while this machine is too busy for it, whatever was measured in it."""
+
+LATE_MS: Final = 20.0
+"""Lateness of the caller's frames, 99th percentile, that is too busy: a run of scenarios would be invalid."""
+
+STALL_MS: Final = 40.0
+"""Lateness of the reference's worst frame that is: it makes a hole that the reference did not mean."""
+
+
 class _NotComparable(Exception):
     """A call to the reference did not go as planned, so that there is nothing to compare; the text says how."""
 
@@ -74,6 +84,8 @@ class Calibration:
     "What could not be compared at all, as whole sentences."
     own_late_p99_ms: float = 0.0
     "The caller's own lateness: above 5 ms, a busy machine has a part in the errors."
+    reference_late_ms: float = 0.0
+    "The worst frame of the reference, likewise."
 
     @property
     def passed(self) -> bool:
@@ -88,6 +100,7 @@ class Calibration:
             "rows": rows,
             "wrong": self.wrong,
             "own_late_p99_ms": round(self.own_late_p99_ms, 2),
+            "reference_late_ms": round(self.reference_late_ms, 2),
         }
 
     def as_text(self) -> str:
@@ -98,7 +111,13 @@ class Calibration:
             f"{row.tolerance:8g} {row.unit}{'' if row.ok else '  TOO MUCH'}"
             for row in self.rows
         ]
-        return "\n".join([*lines, *self.wrong])
+        lines += self.wrong
+        if not self.passed and (self.own_late_p99_ms > LATE_MS or self.reference_late_ms > STALL_MS):
+            lines.append(
+                f"This machine is too busy: the caller's frames left {self.own_late_p99_ms:.0f} ms late (p99), the "
+                f"reference's up to {self.reference_late_ms:.0f} ms. Calibrate when nothing else runs."
+            )
+        return "\n".join(lines)
 
 
 OnCall = Callable[[str], None]
@@ -128,7 +147,7 @@ async def calibrate(
                     for calls in (bench.talk, bench.holes, bench.keys, bench.ends):
                         group.create_task(bench.guarded(calls, way), name=f"calibrate-{way}")
     found.wrong.sort()
-    found.rows.sort(key=lambda row: ways.index(row.way))
+    found.rows.sort(key=lambda row: (row.way, row.metric, row.true))
     return found
 
 
@@ -228,8 +247,22 @@ class _Bench:
     async def _call(
         self, way: Way, name: str, what: str, steps: Sequence[Mapping[str, Any]]
     ) -> tuple[Metrics, list[dict[str, Any]]]:
-        """One call; gives what was measured, and the truth about it."""
-        self._on_call(f"{way}: {what}")
+        """One call, made again while the machine is too busy; gives what was measured, and the truth about it."""
+        for attempt in range(1, ATTEMPTS + 1):
+            self._on_call(f"{way}: {what}")
+            metrics, truth = await self._call_once(way, name, what, steps)
+            own = max(metrics.samples("own_late_p99_ms"), default=0.0)
+            theirs = truth[-1]["late_ms"]
+            if attempt == ATTEMPTS or (own <= LATE_MS and theirs <= STALL_MS):
+                break
+        found = self._found
+        found.own_late_p99_ms = max(found.own_late_p99_ms, own)
+        found.reference_late_ms = max(found.reference_late_ms, theirs)
+        return metrics, truth
+
+    async def _call_once(
+        self, way: Way, name: str, what: str, steps: Sequence[Mapping[str, Any]]
+    ) -> tuple[Metrics, list[dict[str, Any]]]:
         self._calls += 1
         number = f"+1555{self._calls:07}"
         to = self._ref.target(way, name) if name else {"sip": self._ref.sip_target}.get(way, self._ref.twilio_target)
@@ -245,9 +278,6 @@ class _Bench:
         if not log.answered or record.gave_up:
             raise _NotComparable(f"{what}: {record.gave_up or f'not answered, status {log.status}'}")
         metrics = await asyncio.to_thread(measure_call, log, record, scenario, sounds=script.sounds)
-        late = metrics["own_late_p99_ms"]
-        if isinstance(late, float):
-            self._found.own_late_p99_ms = max(self._found.own_late_p99_ms, late)
         return metrics, await self._truth(number)
 
     async def _truth(self, number: str) -> list[dict[str, Any]]:
@@ -257,7 +287,7 @@ class _Bench:
                 entries = self._ref.truth()
                 ids = {entry["call"] for entry in entries if str(entry.get("from", "")).endswith(number[1:])}
                 mine = [entry for entry in entries if entry["call"] in ids]
-                if any(entry["what"] == "ended" for entry in mine):
+                if mine and mine[-1]["what"] == "ended":
                     return mine
                 await asyncio.sleep(0.05)
 

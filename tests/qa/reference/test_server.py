@@ -196,4 +196,5 @@ def test_has_a_fault_for_whom_is_called() -> None:
     from offhook.qa.reference.behaviour import behaviour_of
 
     assert behaviour_of("silent", Behaviour()) == behaviour("silent")
-    assert behaviour_of("clinic", QUICK) == QUICK
+    assert behaviour_of("cut-tail+goodbye", Behaviour()) == behaviour("cut-tail", "goodbye")
+    assert behaviour_of("clinic", QUICK) == behaviour_of("+15550100", QUICK) == QUICK

@@ -35,6 +35,12 @@ def test_shows_a_table() -> None:
     assert wrong == "sip: of the keys 12 it heard 1"
 
 
+def test_blames_a_busy_machine_when_it_fails() -> None:
+    busy = Calibration([row(31.0)], own_late_p99_ms=33.0)
+    assert busy.as_text().splitlines()[-1].startswith("This machine is too busy: the caller's frames left 33 ms late")
+    assert "busy" not in Calibration([row(3.0)], own_late_p99_ms=33.0).as_text()
+
+
 def test_gives_plain_data() -> None:
     found = Calibration([row(4.0)], own_late_p99_ms=1.234)
     assert found.as_dict() == {
@@ -54,6 +60,7 @@ def test_gives_plain_data() -> None:
         ],
         "wrong": [],
         "own_late_p99_ms": 1.23,
+        "reference_late_ms": 0.0,
     }
 
 
