@@ -208,7 +208,7 @@ def test_a_tail_is_cut_when_the_agents_side_ends_in_speech(ended_by: str, cut: i
 @pytest.mark.parametrize(("rest", "cut"), [(0.0, 1), (0.3, 0)])
 def test_a_word_cut_where_it_is_soft_is_told_by_the_hang_up_right_behind_it(rest: float, cut: int) -> None:
     sound = made_up(1.0)[:7000].astype(np.float64)
-    sound[-160:] *= np.linspace(1, 0, 160) ** 2
+    sound[-400:] *= np.linspace(1, 0, 400) ** 2
     made = Made(agent=[(1.0, sound.astype(np.int16))], seconds=1.875 + rest, log={"ended_by": "agent"})
     assert made.measured()["tail_cut"] == cut
 
