@@ -192,6 +192,8 @@ class LinkSide(CarrierSide):
         if not data:
             return events
         utterance = self._open
+        if utterance is None and self.leaving is not None:
+            return events  # live audio never ends by itself, and would hold up the agent that wants to go
         if utterance is None and playout.queued(now) > MAX_LIVE_S:
             detail = "live audio came faster than it can be heard, and was dropped; open an utterance with speak"
             return [*events, self.fault("overflow", detail, now)]

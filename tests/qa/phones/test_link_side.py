@@ -99,6 +99,15 @@ def test_a_hang_up_waits_for_the_last_word_unless_it_is_told_not_to() -> None:
     assert side.leaves(100.0)
 
 
+def test_live_audio_holds_up_no_hang_up() -> None:
+    side = opened()
+    side.receive_binary(SECOND[:800], 100.0)
+    tell(side, link.HangUp("done"), 100.0)
+    side.receive_binary(SECOND, 100.05)
+    assert not side.leaves(100.09)
+    assert side.leaves(100.1)
+
+
 def test_breaches_are_noted_and_the_call_goes_on() -> None:
     side = LinkSide("c1", L16_16K)
     side.open(100.0)
