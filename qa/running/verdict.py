@@ -328,7 +328,14 @@ def _heard(asked: _Asked, what: Heard, *, wanted: bool) -> Finding:
     ok = transcript.heard(what, start, end) == wanted
     word = "expected" if wanted else "not to be heard"
     message = f"{asked.title}: {described(what)} was {word}; the agent said {said!r}"
-    return asked.finding(kind, ok, message, field)
+    return asked.finding(kind, ok, message + _unknown(transcript, ok), field)
+
+
+def _unknown(transcript: Transcript, ok: bool) -> str:
+    """Why a phrase could hardly have been found."""
+    if ok or not transcript.unknown:
+        return ""
+    return f"; the offline recogniser does not know {', '.join(transcript.unknown)}: set `stt` to a service"
 
 
 def _keys(asked: _Asked, digits: str) -> Finding:
@@ -453,4 +460,5 @@ def _speech(facts: Facts) -> Iterator[Finding]:
             kind: Kind = "heard" if wanted else "not-heard"
             ok = facts.transcript.heard(what) == wanted
             word = "was expected" if wanted else "was not to be heard"
-            yield Finding(kind, ok, f"{described(what)} {word}; the agent said {facts.transcript.text!r}", where=where)
+            message = f"{described(what)} {word}; the agent said {facts.transcript.text!r}"
+            yield Finding(kind, ok, message + _unknown(facts.transcript, ok), where=where)
