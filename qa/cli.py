@@ -57,6 +57,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 TokenOption = Annotated[str, typer.Option(envvar="OFFHOOK_QA_AUTH_TOKEN", help="Carrier's auth token of the bot.")]
 UsernameOption = Annotated[str, typer.Option(envvar="OFFHOOK_QA_USERNAME", help="For SIP digest.")]
 PasswordOption = Annotated[str, typer.Option(envvar="OFFHOOK_QA_PASSWORD", help="For SIP digest.")]
+ApiListenOption = Annotated[str, typer.Option(help="host:port at which a carrier's API is served to the bot.")]
 PublicUrlOption = Annotated[str, typer.Option(help="Origin that the bot believes to be reached at (public_url).")]
 
 
@@ -78,6 +79,7 @@ def run(
     auth_token: TokenOption = "",
     username: UsernameOption = "",
     password: PasswordOption = "",
+    api_listen: ApiListenOption = "",
     github: Annotated[bool, typer.Option("--github", help="Print annotations for GitHub Actions.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +100,7 @@ def run(
         from_number=from_number,
         number=number,
         public_url=public_url,
-        credentials=_given(auth_token=auth_token, username=username, password=password),
+        credentials=_given(auth_token=auth_token, username=username, password=password, api_listen=api_listen),
         repeat=repeat,
         jobs=jobs,
         seed=seed,
@@ -236,6 +238,7 @@ def load(
     auth_token: TokenOption = "",
     username: UsernameOption = "",
     password: PasswordOption = "",
+    api_listen: ApiListenOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Call a bot at a rate of calls a second, and find how many it answers well."""
@@ -258,7 +261,7 @@ def load(
             target,
             on_progress=screen.progress,
             processes=processes,
-            credentials=_given(auth_token=auth_token, username=username, password=password),
+            credentials=_given(auth_token=auth_token, username=username, password=password, api_listen=api_listen),
             target_pid=target_pid,
             target_cores=target_cores,
         )
@@ -391,6 +394,7 @@ def dial(
     auth_token: TokenOption = "",
     username: UsernameOption = "",
     password: PasswordOption = "",
+    api_listen: ApiListenOption = "",
 ) -> None:
     """Call a bot from the terminal: type to speak, keys on an empty line are DTMF, transcript and latency come live."""
     from pydantic import ValidationError
@@ -412,7 +416,7 @@ def dial(
         _fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
     if wav is not None and wav.exists():
         _fail(f"{wav} is there already; name another file", USAGE)
-    credentials = _given(auth_token=auth_token, username=username, password=password)
+    credentials = _given(auth_token=auth_token, username=username, password=password, api_listen=api_listen)
     console = _console()
     if sys.stdin.isatty():
         console.print(f"[dim]{HELP}[/dim]")

@@ -33,6 +33,7 @@ from offhook.gateway.cli import app
 from offhook.gateway.config import AgentConfig, Config
 from offhook.gateway.metrics import Metrics
 from offhook.providers import PROVIDERS, provider_class
+from offhook.qa.measuring.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs" / "reference"
@@ -49,6 +50,7 @@ def pages() -> dict[str, str]:
         "link.md": messages(),
         "limits.md": limits(),
         "metrics.md": metrics(),
+        "qa-metrics.md": qa_metrics(),
         "services.md": services(),
     }
 
@@ -443,6 +445,23 @@ def _is_number(node: ast.expr) -> bool:
         or (isinstance(inner, ast.Constant) and isinstance(inner.value, int | float))
         for inner in ast.walk(node)
     )
+
+
+def qa_metrics() -> str:
+    """What a test call is measured by."""
+    out = [
+        MADE,
+        "# Metrics of test calls\n\n",
+        "What `assert.wire` of a [scenario](../qa-scenarios.md) may limit. Those that happen several times a call may be\n",
+        "limited by percentile, too: over all calls of the scenario together. Good and bad are for colours in reports;\n",
+        "they gate nothing.\n\n",
+        "| metric | unit | meaning | good | bad | several a call |\n|---|---|---|---|---|---|\n",
+    ]
+    for name, metric in METRICS.items():
+        good, bad = (("" if value is None else f"{value:g}") for value in (metric.good, metric.bad))
+        several = "yes" if metric.samples else ""
+        out.append(f"| `{name}` | {metric.unit} | {metric.meaning} | {good} | {bad} | {several} |\n")
+    return "".join(out)
 
 
 def main() -> int:
