@@ -40,7 +40,7 @@ class Behaviour:
     key_pause: float = 1.0
     "Silence after which keys are complete; `#` completes them at once."
     drop: bool = False
-    "It misses the second key of several."
+    "It misses the second digit of several."
     farewell: float = 0.6
     "From the last sample of the good-bye to the hang-up."
     cut: float = 0.0
@@ -69,7 +69,7 @@ FAULTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "slow-stop": ("stops 1.5 s after an interruption", {"stop": 1.5}),
     "stop-for-anything": ("stops for every sound of 40 ms", {"ignore": 0.04, "stop": 0.1}),
     "cut-tail": ("hangs up within its last word", {"cut": 0.4, "farewell": 0.0}),
-    "drop-digit": ("misses the second key", {"drop": True}),
+    "drop-digit": ("misses the second digit", {"drop": True}),
     "late-answer": ("answers 3 s after the caller", {"answer": 3.0}),
     "late-greeting": ("greets after 6 s", {"greeting": 6.0}),
     "interrupts": ("answers after 250 ms of silence", {"answer": 0.25}),

@@ -187,7 +187,8 @@ class Brain:
 
     def _pressed(self, key: str, at: float, way: str) -> None:
         self._note("key", at, key=key, way=way)
-        missed = self._behaviour.drop and len(self._keys) == 1
+        missed = self._behaviour.drop and key.isdigit() and sum(known.isdigit() for known in self._keys) == 1
+        missed = missed and "\0" not in self._keys
         # The place of a missed key is kept, so that just one is missed.
         self._keys = (self._keys + ("\0" if missed else key))[:MAX_KEYS]
         self._key_at = at

@@ -303,14 +303,18 @@ def test_is_dead_in_the_middle_and_repeats_itself_by_fault(lines: Lines) -> None
     assert len(asked(lines, "double-answer").plays()[1].samples) == 2 * whole + 0.4 * RATE
 
 
-def test_drops_the_second_key_by_fault(lines: Lines) -> None:
+def test_drops_the_second_digit_by_fault(lines: Lines) -> None:
     line = Line(lines, behaviour("drop-digit"))
     line.wait(5)
     for key in "1234#":
         line.brain.key(key, line.now)
     line.wait(5)
     assert line.of("spoke")[-1]["text"] == "You pressed one three four"
-    assert len(line.of("key")) == 5
+    for key in "**1234#":
+        line.brain.key(key, line.now)
+    line.wait(1)
+    assert line.of("keys-sent")[-1]["keys"] == "134"
+    assert len(line.of("key")) == 12
 
 
 def test_ends_badly_by_fault(lines: Lines) -> None:
