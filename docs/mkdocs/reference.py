@@ -452,9 +452,9 @@ def qa_metrics() -> str:
     out = [
         MADE,
         "# Metrics of test calls\n\n",
-        "What `assert.wire` of a [scenario](../qa-scenarios.md) may limit. Those that happen several times a call may be\n",
-        "limited by percentile, too: over all calls of the scenario together. Good and bad are for colours in reports;\n",
-        "they gate nothing.\n\n",
+        "What `assert.wire` of a [scenario](../qa-scenarios.md) may limit. Those that happen several times a call\n",
+        "may be limited by percentile, too: over all calls of the scenario together. Good and bad are for colours\n",
+        "in reports; they gate nothing.\n\n",
         "| metric | unit | meaning | good | bad | several a call |\n|---|---|---|---|---|---|\n",
     ]
     for name, metric in METRICS.items():
