@@ -10,7 +10,8 @@ that moment). What there is, beside:
   voiced sample or key that it answers; `interrupted_at`, the onset of what cut it.
 * `caller-spoke`, when a turn is answered: `at`, `end`. `ignored`: a sound that was let pass; `end`.
 * `key`: a key of the caller; `key`, `way`. `keys-sent`: `keys`, `way`.
-* `hole`, `dead-air`: silence within a sentence; `end`. `held`, `resumed`. `transfer`: `to`. `hang-up`: we hang up.
+* `hole`, `dead-air`: silence within a sentence; `end`. `held`, `resumed`. `codec`: the
+  new one. `transfer`: `to`. `hang-up`: we hang up.
 * `ended`: `by`; `late_ms`, by how much our worst frame left late.
 """
 
