@@ -364,6 +364,8 @@ class CarrierCall(CarrierLeg):
     def _finish(self) -> CallLog:
         log, track = self._log, self._track
         write_log(log, track, self._ended_at)
+        if self._replayed is not None:
+            log.due = len(log.left_at)  # its first stream ended before it had begun to speak
         started = track.started if track.opened else self._asked_at
         log.answered = track.opened
         if self.answered_at and track.opened:
