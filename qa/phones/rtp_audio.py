@@ -9,7 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from offhook.providers.rtp.latch import Latch
+from offhook.providers.rtp.latch import PROBATION, Latch
 from offhook.providers.rtp.media import Address, MediaPlan, SrtpKey
 from offhook.providers.rtp.packet import is_rtcp
 from offhook.providers.rtp.ports import NoPortLeft, PortPool
@@ -142,6 +142,8 @@ class RtpAudio:
             there, back = both_ways(network, seed)
             self._to_agent, self._from_agent = Transit(there), Transit(back)
         self._last_came = 0.0
+        self._waiting: list[tuple[bytes, float]] = []
+        "Packets of a source that has yet to prove itself: when it has, they were the agent's."
         for sock in (port.rtp, port.rtcp):
             drain(sock)  # early media, and what was meant for an earlier call
         pacer.sockets.add(port.rtp, self._rtp_came)
@@ -252,9 +254,18 @@ class RtpAudio:
         if not (latch.locked and source == latch.peer):
             address = Address(*source[:2])
             if not latch.accept(address, int.from_bytes(data[8:12], "big")):
-                if not latch.on_probation(address):
+                if latch.on_probation(address):
+                    self._waiting = [*self._waiting, (data, at)][1 - PROBATION :]
+                else:
                     self.heard.fault(f"RTP from {address.host}:{address.port}, which is not the agent's address")
                 return
+            waiting, self._waiting = self._waiting, []
+            for earlier in waiting:  # of this source, or of one that has given up: then they are of another stream
+                if earlier[0][8:12] == data[8:12]:
+                    self._hear(*earlier)
+        self._hear(data, at)
+
+    def _hear(self, data: bytes, at: float) -> None:
         key = self.heard.take(data, at)
         if key:
             self._on_key(key, at)

@@ -551,3 +551,24 @@ async def test_audio_of_a_stranger_is_not_heard() -> None:
     assert "which is not the agent's address" in log.faults[0]
     assert log.arrivals is not None
     assert set(log.arrivals.ssrc) == {agent.ssrc}
+
+
+async def test_an_agent_that_sends_from_another_port_loses_nothing() -> None:
+    other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    other.bind(("127.0.0.1", 0))
+    other.setblocking(False)
+    own: list[socket.socket] = []
+
+    def say(agent: SipAgent) -> None:
+        own.append(agent.rtp)
+        agent.rtp = other
+        agent.say(noise(0.2))
+
+    async with sip_agent(on_answer=say) as agent:
+        log = await call(agent, Doing(20))
+        agent.rtp = own[0]
+    other.close()
+    assert log.arrivals is not None
+    assert len(log.arrivals.at) == 10
+    assert speech_spans(log.agent)[0].seconds == pytest.approx(0.2, abs=0.011)
+    assert not log.faults
