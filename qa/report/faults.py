@@ -49,7 +49,7 @@ def faults(report: RunReport, *, gate: bool = True) -> list[Fault]:
 
 def _all(report: RunReport, gate: bool) -> Iterator[Fault]:
     for scenario in report.scenarios:
-        about = [(None, finding) for finding in scenario.findings]
+        about: list[tuple[CallReport | None, Finding]] = [(None, finding) for finding in scenario.findings]
         about += [(call, finding) for call in scenario.calls for finding in call.findings]
         for call, finding in about:
             if not finding.ok and finding.gate == gate:

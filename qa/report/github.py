@@ -3,8 +3,6 @@
 Source: docs.github.com, "Workflow commands for GitHub Actions", and `escapeData`, `escapeProperty` of actions/toolkit.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

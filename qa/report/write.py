@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from offhook.qa.report.html import load_page, run_page
 from offhook.qa.report.junit import junit
+from offhook.qa.report.load_page import load_page
 from offhook.qa.report.markdown import load_summary, summary
 from offhook.qa.report.plain import finite
+from offhook.qa.report.run_page import run_page
 from offhook.qa.running.folder import CALLS, write_run
 from offhook.qa.running.load import LoadReport
 from offhook.qa.running.result import RunReport
@@ -28,10 +29,12 @@ def write_report(report: RunReport, folder: Path) -> None:
     """Write run.json, report.html, junit.xml, summary.md and calls/<scenario>-<n>.json. Raises OSError."""
     (folder / CALLS).mkdir(parents=True, exist_ok=True)
     write_run(report, folder)
+    files = {}
     for scenario in report.scenarios:
         for call in scenario.calls:
-            _write(folder / call_file(call.scenario, call.number), _json(asdict(call)))
-    _write(folder / PAGE, run_page(report))
+            files[call.scenario, call.number] = call_file(call.scenario, call.number)
+            _write(folder / files[call.scenario, call.number], _json(asdict(call)))
+    _write(folder / PAGE, run_page(report, files))
     _write(folder / JUNIT, junit(report))
     _write(folder / SUMMARY, summary(report))
 
