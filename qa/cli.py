@@ -57,6 +57,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 TokenOption = Annotated[str, typer.Option(envvar="OFFHOOK_QA_AUTH_TOKEN", help="Carrier's auth token of the bot.")]
 UsernameOption = Annotated[str, typer.Option(envvar="OFFHOOK_QA_USERNAME", help="For SIP digest.")]
 PasswordOption = Annotated[str, typer.Option(envvar="OFFHOOK_QA_PASSWORD", help="For SIP digest.")]
+CaFileOption = Annotated[str, typer.Option(help="Certificates that SIP over TLS trusts; by default the system's.")]
+InsecureOption = Annotated[bool, typer.Option("--insecure", help="Take any certificate of SIP over TLS.")]
 ApiListenOption = Annotated[str, typer.Option(help="host:port at which a carrier's API is served to the bot.")]
 PublicUrlOption = Annotated[str, typer.Option(help="Origin that the bot believes to be reached at (public_url).")]
 
@@ -80,6 +82,8 @@ def run(
     username: UsernameOption = "",
     password: PasswordOption = "",
     api_listen: ApiListenOption = "",
+    ca_file: CaFileOption = "",
+    insecure: InsecureOption = False,
     github: Annotated[bool, typer.Option("--github", help="Print annotations for GitHub Actions.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +104,7 @@ def run(
         from_number=from_number,
         number=number,
         public_url=public_url,
-        credentials=_given(auth_token=auth_token, username=username, password=password, api_listen=api_listen),
+        credentials=_given(auth_token, username, password, api_listen, ca_file, insecure),
         repeat=repeat,
         jobs=jobs,
         seed=seed,
@@ -239,6 +243,8 @@ def load(
     username: UsernameOption = "",
     password: PasswordOption = "",
     api_listen: ApiListenOption = "",
+    ca_file: CaFileOption = "",
+    insecure: InsecureOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Call a bot at a rate of calls a second, and find how many it answers well."""
@@ -261,7 +267,7 @@ def load(
             target,
             on_progress=screen.progress,
             processes=processes,
-            credentials=_given(auth_token=auth_token, username=username, password=password, api_listen=api_listen),
+            credentials=_given(auth_token, username, password, api_listen, ca_file, insecure),
             target_pid=target_pid,
             target_cores=target_cores,
         )
@@ -395,6 +401,8 @@ def dial(
     username: UsernameOption = "",
     password: PasswordOption = "",
     api_listen: ApiListenOption = "",
+    ca_file: CaFileOption = "",
+    insecure: InsecureOption = False,
 ) -> None:
     """Call a bot from the terminal: type to speak, keys on an empty line are DTMF, transcript and latency come live."""
     from pydantic import ValidationError
@@ -416,7 +424,7 @@ def dial(
         _fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
     if wav is not None and wav.exists():
         _fail(f"{wav} is there already; name another file", USAGE)
-    credentials = _given(auth_token=auth_token, username=username, password=password, api_listen=api_listen)
+    credentials = _given(auth_token, username, password, api_listen, ca_file, insecure)
     console = _console()
     if sys.stdin.isatty():
         console.print(f"[dim]{HELP}[/dim]")
@@ -445,9 +453,13 @@ def _values(sets: list[str] | None) -> dict[str, str]:
     return values
 
 
-def _given(**credentials: str) -> dict[str, str]:
-    """Those that are not empty; for the others a phone looks into the environment itself."""
-    return {name: value for name, value in credentials.items() if value}
+def _given(
+    auth_token: str, username: str, password: str, api_listen: str, ca_file: str, insecure: bool
+) -> dict[str, str | bool]:
+    """Keyword arguments of `open_phone`: what is not empty; for the rest a phone looks into the environment itself."""
+    given: dict[str, str | bool] = {"auth_token": auth_token, "username": username, "password": password}
+    given |= {"api_listen": api_listen, "ca_file": ca_file, "insecure": insecure}
+    return {name: value for name, value in given.items() if value}
 
 
 def _problems(problems: Sequence[Any], *, as_json: bool = False) -> NoReturn:

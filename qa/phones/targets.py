@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -75,6 +76,8 @@ def open_phone(
     password: str = "",
     api_listen: str = "",
     host: str = "",
+    ca_file: str = "",
+    insecure: bool = False,
 ) -> Phone:
     """The phone for a target; open it with `async with`.
 
@@ -87,6 +90,8 @@ def open_phone(
         api_listen: `host:port` at which the carrier's API is served, for bots that hang up or transfer by it; empty: a
             free port of 127.0.0.1.
         host: own address, for SIP; empty: found by routing.
+        ca_file: whose certificates SIP over TLS trusts; empty: the system's.
+        insecure: take any certificate of SIP over TLS.
 
     Raises:
         Unable: no such way of calling.
@@ -100,7 +105,8 @@ def open_phone(
     if way == "sip":
         from offhook.qa.phones.sip import SipPhone
 
-        return SipPhone(target, username=username, password=password, host=host)
+        trusted = Path(ca_file) if ca_file else None
+        return SipPhone(target, username=username, password=password, host=host, ca_file=trusted, verify=not insecure)
     if way == "link":
         from offhook.qa.phones.link import LinkPhone
 

@@ -158,7 +158,7 @@ async def run_load(
     *,
     on_progress: OnProgress = _ignore,
     processes: int | None = None,
-    credentials: Mapping[str, str] | None = None,
+    credentials: Mapping[str, Any] | None = None,
     target_pid: int | None = None,
     target_cores: float | None = None,
     cache: Path | None = None,

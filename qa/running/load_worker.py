@@ -69,7 +69,7 @@ class Job:
     window: float
     "Seconds."
     seed: int
-    credentials: Mapping[str, str] = field(default_factory=dict)
+    credentials: Mapping[str, Any] = field(default_factory=dict)
     "Keyword arguments of `open_phone`."
 
 

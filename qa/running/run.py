@@ -55,7 +55,7 @@ class RunOptions:
     from_number: str = ""
     number: str = ""
     public_url: str = ""
-    credentials: Mapping[str, str] = field(default_factory=dict)
+    credentials: Mapping[str, Any] = field(default_factory=dict)
     "Keyword arguments of `open_phone`: auth_token, username, password …"
     repeat: int | None = None
     jobs: int = JOBS

@@ -325,7 +325,7 @@ class Dialer:
 
 
 async def place(
-    scenario: Scenario, credentials: Mapping[str, str], console: Console, *, listen: bool, wav: Path | None
+    scenario: Scenario, credentials: Mapping[str, Any], console: Console, *, listen: bool, wav: Path | None
 ) -> bool:
     """Make a call and show it; gives whether it was answered.
 
