@@ -32,8 +32,9 @@ EXPEDITED: Final = 0xB8
 OVERHEAD: Final = 28
 """Bytes of IP and UDP headers, which a slow link carries, too."""
 
-Tap = Callable[[bytes, bool, tuple[str, int], tuple[str, int], str], None]
-"""Told every datagram: data, whether it is ours, our address, theirs, `rtp` or `rtcp`."""
+Tap = Callable[[bytes, bool, tuple[str, int], tuple[str, int], str, float | None], None]
+"""Told every datagram: data, whether it is ours, our address, theirs, `rtp` or `rtcp`, and when it came, monotonic;
+None: it leaves now."""
 
 
 class RtpPort:
@@ -203,7 +204,7 @@ class RtpAudio:
         except OSError:
             self.unsent += 1  # one datagram that the network refuses; a dead line shows by its silence
         if self._tap is not None:
-            self._tap(data, True, self.port.local, peer, "rtp")
+            self._tap(data, True, self.port.local, peer, "rtp", None)
 
     def _report(self, at: float, *, leaving: bool) -> None:
         out, heard = self.out, self.heard
@@ -225,7 +226,7 @@ class RtpAudio:
             sock.sendto(data, target)
         if self._tap is not None:
             local = self.port.local if plan.rtcp_mux else Address(self.port.local.host, self.port.local.port + 1)
-            self._tap(data, True, local, target, "rtcp")
+            self._tap(data, True, local, target, "rtcp", None)
 
     # --- in
 
@@ -234,7 +235,7 @@ class RtpAudio:
             self._rtcp_came(data, source, now)
             return
         if self._tap is not None:
-            self._tap(data, False, self.port.local, source[:2], "rtp")
+            self._tap(data, False, self.port.local, source[:2], "rtp", now)
         at = now - self.started
         if self._from_agent is None:
             self._take(data, source, at)
@@ -273,7 +274,7 @@ class RtpAudio:
     def _rtcp_came(self, data: bytes, source: Any, now: float) -> None:
         if self._tap is not None:
             host, port = self.port.local
-            self._tap(data, False, (host, port if self._plan.rtcp_mux else port + 1), source[:2], "rtcp")
+            self._tap(data, False, (host, port if self._plan.rtcp_mux else port + 1), source[:2], "rtcp", now)
         try:
             if self._unprotect is not None:
                 data = self._unprotect.unprotect_rtcp(data)

@@ -88,6 +88,8 @@ class SipCall:
         self._ringing: list[tuple[float, LineEventKind, str]] = []
         "What happened before the answer, monotonic."
         self._began = time.monotonic()
+        self._wall = self.log.began - self._began
+        "What makes Unix seconds of monotonic ones, so that a clock that is set leaves the capture in order."
         self._done: asyncio.Future[None] = self._loop.create_future()
         "The call is over, or never came about."
         self._parted: asyncio.Future[None] = self._loop.create_future()
@@ -200,13 +202,15 @@ class SipCall:
         if self._ladder is not None:
             message = redacted(message)
             self._ladder.add(message, out=out)
-            self.log.packets.append(WirePacket(time.time(), out, local, remote, message, "sip"))
+            self.log.packets.append(WirePacket(self._wall + time.monotonic(), out, local, remote, message, "sip"))
 
-    def _tap_rtp(self, data: bytes, out: bool, local: tuple[str, int], remote: tuple[str, int], kind: str) -> None:
+    def _tap_rtp(
+        self, data: bytes, out: bool, local: tuple[str, int], remote: tuple[str, int], kind: str, at: float | None
+    ) -> None:
         if len(self.log.packets) < MAX_PACKETS:
-            self.log.packets.append(
-                WirePacket(time.time(), out, local, remote, data, "rtcp" if kind == "rtcp" else "rtp")
-            )
+            # not when it was read: between two looks packets wait for milliseconds, longer on a busy machine
+            wall = self._wall + (time.monotonic() if at is None else at)
+            self.log.packets.append(WirePacket(wall, out, local, remote, data, "rtcp" if kind == "rtcp" else "rtp"))
 
     def answered_finally(self, response: Response) -> None:
         """A final response to an INVITE, BYE or CANCEL of ours."""

@@ -572,3 +572,17 @@ async def test_an_agent_that_sends_from_another_port_loses_nothing() -> None:
     assert len(log.arrivals.at) == 10
     assert speech_spans(log.agent)[0].seconds == pytest.approx(0.2, abs=0.011)
     assert not log.faults
+
+
+async def test_the_capture_says_when_packets_came_not_when_they_were_read() -> None:
+    def busy(line: CallerLine) -> None:
+        time.sleep(0.06)
+
+    async with sip_agent(on_answer=lambda agent: agent.say(noise(0.5))) as agent:
+        log = await call(agent, Doing(20, at5=busy))
+    came = [packet.at for packet in log.packets if packet.kind == "rtp" and not packet.out]
+    assert log.arrivals is not None
+    assert np.diff(came) == pytest.approx(np.diff(log.arrivals.at), abs=1e-4)
+    times = [packet.at for packet in log.packets if packet.kind == "sip"]
+    assert times == sorted(times)
+    assert times[0] == pytest.approx(log.began, abs=0.01)
