@@ -64,6 +64,8 @@ class MediaSession:
         self._text = not binary
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        "When the timer rings; kept here, for what uvloop gives out for a moment that has come cannot tell."
         self._socket: MediaSocket | None = None
         self._broken = asyncio.Event()
         self._error: Exception | None = None
@@ -153,10 +155,10 @@ class MediaSession:
                     due = line.started + at
         timer = self._timer
         if timer is not None:
-            if timer.when() == due:
+            if self._due == due:
                 return
             timer.cancel()
-        self._timer = self._loop.call_at(due, self._tick)
+        self._timer, self._due = self._loop.call_at(due, self._tick), due
 
     def _tick(self) -> None:
         self._timer = None
@@ -203,7 +205,7 @@ class MediaSession:
         else:
             line.receive(message, now)
             owed = line.next_owed()
-            if owed is None or (self._timer is not None and owed >= self._timer.when()):
+            if owed is None or (self._timer is not None and owed >= self._due):
                 return
         self._arm()
 

@@ -18,6 +18,9 @@ TRUSTED_LATE_MS: Final = 20.0
 LOST_SHARE: Final = 0.005
 """Share of the frames that may be missing, and two at least: the last frames before a hang-up."""
 
+LEAST_FRAMES: Final = 50
+"""In a call shorter than a second, such as one that is refused, one frame is a large share and times nothing."""
+
 SEARCH: Final = RATE // 10
 """Samples around its recorded place in which an utterance is looked for: 100 ms."""
 
@@ -44,14 +47,14 @@ def doubts(log: CallLog, record: CallerRecord, sounds: Mapping[str, Samples]) ->
     """
     reasons = []
     late = percentile([seconds * 1000 for seconds in log.lateness], 99)
-    if late is not None and late > TRUSTED_LATE_MS:
+    if late is not None and late > TRUSTED_LATE_MS and log.due >= LEAST_FRAMES:
         reasons.append(
             f"the caller's frames left up to {late:.0f} ms late (99th percentile; {TRUSTED_LATE_MS:g} ms are allowed):"
             " this machine is too busy; make fewer calls at once"
         )
     allowed = max(2, LOST_SHARE * log.due)
     missing = max(log.lost_frames, log.due - len(log.left_at) if log.left_at else 0)
-    if missing > allowed:
+    if missing > allowed and log.due >= LEAST_FRAMES:
         reasons.append(f"{missing} of the caller's {log.due} frames never left")
     for step in record.steps:
         if step.spoken is not None and step.source in sounds:

@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from offhook.providers.carrier_side import CarrierSide
 from offhook.providers.markup import OpenStream
 from offhook.qa.carrier import CallCard, Carrier
-from offhook.qa.leg import FORK, Callee, CarrierLeg
+from offhook.qa.leg import Callee, CarrierLeg
 from offhook.qa.line import Line
 from offhook.qa.listener import Listener
 from offhook.qa.phones.base import Ability, CallLog, CallOrder, LineEvent, Operator, Phone, Unable, Unreachable
@@ -188,6 +188,8 @@ class CarrierCall(CarrierLeg):
         self._call_order, self._operator, self._notes = order, operator, notes
         self._log = CallLog(order.call_id, way, order.target.to, time.time())
         self._asked_at = time.monotonic()
+        self._hung_up_at = 0.0
+        "When the caller did; closing the stream takes the time that the bot takes."
         self._ended_at = 0.0
         self._timed_out = False
         self._replayed: int | None = None
@@ -278,7 +280,7 @@ class CarrierCall(CarrierLeg):
         self._rest()
         if self._call_order.target.tamper == "replayed_token" and self._replayed is None:
             self._replayed = 0
-            self._start_aside(self._replay(verb), FORK)
+            self._start_aside(self._replay(verb), "qa-replay")
 
     async def _carry(self, verb: OpenStream) -> bool:
         if not verb.blocking:
@@ -336,6 +338,8 @@ class CarrierCall(CarrierLeg):
     def order_hang_up(self, how: str, by: Literal["caller", "bot", "carrier"] = "bot") -> None:
         if by == "bot":
             self._notes.note(False, "API: hang up", how)
+        else:
+            self._hung_up_at = self._hung_up_at or time.monotonic()
         super().order_hang_up(how, by)
 
     def order_markup(self, *, document: str = "", url: str = "", method: str = "POST") -> None:
@@ -343,7 +347,9 @@ class CarrierCall(CarrierLeg):
         super().order_markup(document=document, url=url, method=method)
 
     async def _conclude(self) -> None:
-        self._ended_at = time.monotonic()
+        self._ended_at = self._hung_up_at or time.monotonic()
+        if self._replayed is not None:
+            self.settled.set()  # the answer to the used token is waited for, and the token was on its way
         await super()._conclude()
 
     # --- afterwards ---

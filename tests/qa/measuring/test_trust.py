@@ -45,6 +45,11 @@ def test_missing_frames_are_a_reason() -> None:
     assert reason.startswith("200 of")
 
 
+def test_a_call_too_short_to_time_anything_is_not_doubted_for_its_frames() -> None:
+    assert doubted(due=40, left_at=[0.0], lateness=[0.2]) == []
+    assert len(doubted(due=400, left_at=[0.0], lateness=[0.2])) == 2
+
+
 def test_a_line_that_left_with_holes_is_a_reason() -> None:
     track = script().copy()
     track[round(2.7 * RATE) : round(3.2 * RATE)] = 0

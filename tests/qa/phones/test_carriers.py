@@ -21,6 +21,8 @@ from offhook.qa.activity import RATE, Samples, speech_spans
 from offhook.qa.phones.base import CallerLine, CallLog, CallOrder, Unable, Unreachable
 from offhook.qa.phones.carriers import CarrierPhone
 from offhook.qa.scenario.model import Media, Target
+from offhook.qa.session import MediaSession
+from offhook.qa.websocket import MediaSocket
 
 TOKEN = "tok-0123456789"
 StartBot = Callable[..., AbstractAsyncContextManager[Any]]
@@ -109,6 +111,59 @@ async def test_a_used_token_that_is_taken_again_is_a_fault(start_bot: StartBot) 
         assert len(bot.upgrades) == 2
     assert (log.answered, log.status) == (True, 101)
     assert log.faults == ["the bot took a second media socket with a used token"]
+
+
+async def test_the_answer_to_a_used_token_is_waited_for_after_the_call(start_bot: StartBot) -> None:
+    async with start_bot() as bot:
+        log = await carry(bot, Acting(listen(0.1)), tamper="replayed_token")
+    assert log.status == 101
+
+
+async def test_a_bot_slow_to_close_costs_the_caller_no_frames(
+    start_bot: StartBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = MediaSocket.close
+
+    async def slow(self: MediaSocket) -> None:
+        await asyncio.sleep(0.2)
+        await close(self)
+
+    monkeypatch.setattr(MediaSocket, "close", slow)
+    async with start_bot() as bot:
+        log = await carry(bot, Acting(listen(0.2)))
+    assert log.due - len(log.left_at) in (0, 1)
+    assert log.events[-1].at < log.seconds + 0.1
+
+
+async def test_why_a_stream_was_not_opened_is_why_the_call_ended(start_bot: StartBot) -> None:
+    async with start_bot() as bot:
+        bot.markup = lambda path: '<Response><Connect><Stream url="ws://127.0.0.1/media"/></Connect></Response>'
+        log = await carry(bot, Acting(listen(0.1)))
+    assert not log.answered
+    assert log.ended_how.startswith("no markup left: 31922")
+
+
+async def test_a_loop_whose_timers_do_not_tell_when_they_ring_will_do(
+    start_bot: StartBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bare:
+        """What uvloop gives for a moment that has come."""
+
+        def __init__(self, timer: asyncio.TimerHandle) -> None:
+            self.cancel = timer.cancel
+
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def bare(when: float, act: Callable[..., None], *args: Any, **more: Any) -> Any:
+        timer = call_at(when, act, *args, **more)
+        return Bare(timer) if isinstance(getattr(act, "__self__", None), MediaSession) else timer
+
+    async with start_bot(echo=True) as bot:
+        monkeypatch.setattr(loop, "call_at", bare)
+        log = await carry(bot, Acting(listen(0.3)))
+        monkeypatch.undo()
+    assert len(log.left_at) >= 14
 
 
 async def test_the_caller_hears_silence_and_lives_on_while_somebody_else_is_rung(start_bot: StartBot) -> None:
