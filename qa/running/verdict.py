@@ -14,7 +14,6 @@ from typing import Final
 from offhook.qa.caller.record import CallerRecord, StepRecord
 from offhook.qa.measuring.metrics import METRICS, Metrics
 from offhook.qa.measuring.speech import Transcript
-from offhook.qa.measuring.timeline import Utterance
 from offhook.qa.measuring.turntaking import Interruption
 from offhook.qa.measuring.words import described
 from offhook.qa.phones.base import CallLog
@@ -73,7 +72,8 @@ def judge(facts: Facts, doubts: Sequence[str] = ()) -> list[Finding]:
         found += _step(facts, step)
     found += _course(facts)
     if facts.log.answered:
-        found += _wire(facts)
+        told = any(not finding.ok and finding.gate for finding in found)
+        found += _wire(facts, told=told)
         found += _speech(facts)
     return found
 
@@ -110,12 +110,16 @@ def _ending(log: CallLog) -> str:
 
 def _course(facts: Facts) -> Iterator[Finding]:
     log = facts.log
-    if log.ended_by == "timeout":
+    if log.ended_by == "timeout" and log.answered:
         yield Finding("timeout", False, f"the call was not over within {facts.scenario.timeout:g} s", at=log.seconds)
-    skipped = [step for step in facts.record.steps if step.skipped]
-    early = log.answered and log.ended_by in ("agent", "network") and skipped and not facts.record.gave_up
-    if early and not any(step.expect and step.expect.hangup for step in facts.scenario.steps):
-        first = skipped[0]
+    if not log.answered or log.ended_by not in ("agent", "network") or facts.record.gave_up:
+        return
+    steps = facts.scenario.steps
+    awaited = next((n for n, step in enumerate(steps) if step.expect is not None and step.expect.hangup), len(steps))
+    # Once it was to hang up, nothing is missed; and somebody who was about to hang up misses nothing either.
+    missed = [step for step in facts.record.steps[: awaited + 1] if step.skipped and step.verb != "hang_up"]
+    if missed:
+        first = missed[0]
         by = "the agent hung up" if log.ended_by == "agent" else "the network ended the call"
         message = f"{by} at {log.seconds:.1f} s, before step {first.index + 1} ({_title(first)}): {log.ended_how}"
         yield Finding("hangup", False, message, first.index, log.seconds, where=_where(facts, first))
@@ -168,11 +172,21 @@ class _Asked:
         return f"step {self.step.index + 1} ({_title(self.step)})"
 
 
+_FAILED: Final[Mapping[str, Kind]] = {
+    "did not speak": "no-answer",
+    "before the agent spoke": "no-answer",
+    "was not answered": "answer",
+    "not over within": "hangup",
+}
+"""What is in the words of a step that could not be done, and the kind that this is of."""
+
+
 def _step(facts: Facts, step: StepRecord) -> Iterator[Finding]:
     expect = facts.scenario.steps[step.index].expect if step.index < len(facts.scenario.steps) else None
     if step.failed:
-        silent = "did not speak" in step.failed or "before the agent spoke" in step.failed
-        kind: Kind = "no-answer" if silent else "step"
+        kind: Kind = next((kind for words, kind in _FAILED.items() if words in step.failed), "step")
+        if kind == "no-answer" and any(s.start < step.ended and s.end > step.began for s in facts.metrics.agent):
+            kind = "step"  # it spoke, but not for as long as was asked, or as no answer
         message = f"step {step.index + 1} ({_title(step)}): {step.failed}"
         yield Finding(kind, False, message, step.index, step.ended, name=step.name, where=_where(facts, step))
         return
@@ -232,9 +246,12 @@ def _is_refused(asked: _Asked, statuses: Sequence[int]) -> Finding:
     log = asked.facts.log
     expected = " or ".join(map(str, statuses)) or "any status"
     replayed = asked.facts.scenario.target.tamper == "replayed_token"  # its first media socket is a call like others
-    ok = (not log.answered or replayed) and (log.status in statuses or (not statuses and log.status >= 300))
+    ok = log.answered == replayed and (log.status in statuses or (not statuses and log.status >= 300))
     got = "answered" if log.answered and not replayed else f"refused with {log.status or 'no status at all'}"
     message = f"the call was {got}; a refusal with {expected} was expected"
+    if replayed:
+        first = "" if log.answered else ", and so was the first call, whose token was not used yet: check its secrets"
+        message = f"the replayed token was {got}{first}; a refusal with {expected} was expected"
     return asked.finding("refused", ok, message, "refused", measured=float(log.status))
 
 
@@ -271,21 +288,13 @@ def _keeps_silent(asked: _Asked) -> Finding:
     return asked.finding("unwanted-speech", spoke is None, message, "agent_speaks")
 
 
-def _interrupted(asked: _Asked, *, aside: bool) -> Interruption | None:
-    """What the agent did while the step's sound was made; of a step without one, of the last sound before it."""
-    made = [one for one in asked.facts.metrics.interruptions if one.aside == aside]
-    own = next((one for one in made if one.utterance.step == asked.step.index), None)
-    if own is not None or asked.step.spoken is not None:
-        return own
-    return next((one for one in reversed(made) if _ended_by(one.utterance, asked.ref)), None)
-
-
-def _ended_by(utterance: Utterance, moment: float) -> bool:
-    return utterance.left <= moment + SAME_S
+def _interrupted(asked: _Asked) -> Interruption | None:
+    """What the agent did while the step's sound was made."""
+    return next((one for one in asked.facts.metrics.interruptions if one.utterance.step == asked.step.index), None)
 
 
 def _stops(asked: _Asked, within: float) -> Finding:
-    found = _interrupted(asked, aside=False)
+    found = _interrupted(asked)
     limit = within * 1000
     if found is None:
         message = f"{asked.title}: the agent was not speaking when it was interrupted; let it say something longer"
@@ -300,19 +309,34 @@ def _stops(asked: _Asked, within: float) -> Finding:
 
 
 def _keeps_talking(asked: _Asked, seconds: float) -> Finding:
-    found = _interrupted(asked, aside=True)
+    found, log = _interrupted(asked), asked.facts.log
     if found is None:
-        message = f"{asked.title}: the agent was not speaking at the back-channel; let it say something longer"
+        message = f"{asked.title}: the agent was not speaking at the caller's sound; let it say something longer"
         return asked.finding("caller", False, message, "agent_keeps_talking")
-    kept = not found.yielded or found.stopped is None or found.stopped >= found.at + seconds + asked.network - SAME_S
-    measured = found.stop_ms or 0.0
+    need = seconds + asked.network
+    if log.ended_by not in ("agent", "network"):
+        need = min(need, log.seconds - found.at)  # a caller who hangs up hears no more
+    lasted = _lasted(asked.facts, found.at)
+    kept = lasted >= need - SAME_S
     message = f"{asked.title}: the agent was to talk on for {seconds:g} s"
     if not kept:
-        message += f", and fell silent after {measured:.0f} ms"
+        gone = log.ended_by in ("agent", "network") and lasted > log.seconds - found.at - SAME_S
+        message += f", and {'was gone' if gone else 'fell silent'} after {lasted * 1000:.0f} ms"
     limit = f">={seconds * 1000:.0f}ms"
     return asked.finding(
-        "stopped-for-backchannel", kept, message, "agent_keeps_talking", measured=measured, limit=limit
+        "stopped-for-backchannel", kept, message, "agent_keeps_talking", measured=lasted * 1000, limit=limit
     )
+
+
+def _lasted(facts: Facts, since: float) -> float:
+    """How long the agent talked on, pauses within its turn included."""
+    until = since
+    for span in facts.metrics.agent:
+        if span.end > until:
+            if span.start - until > facts.scenario.caller.end_silence:
+                break
+            until = span.end
+    return until - since
 
 
 def _heard(asked: _Asked, what: Heard, *, wanted: bool) -> Finding:
@@ -326,6 +350,13 @@ def _heard(asked: _Asked, what: Heard, *, wanted: bool) -> Finding:
     end = min(asked.until, max(asked.step.ended, asked.ref + asked.step.within))
     said = transcript.said(start, end)
     ok = transcript.heard(what, start, end) == wanted
+    if ok and wanted and asked.expect.agent_speaks is None and asked.expect.within is not None:
+        # What is expected is the next turn, and that it begins in time; of what is not expected there is no time.
+        turns = (turn.span for turn in transcript.turns if turn.span.start < end and turn.span.end > start)
+        began = min((span.start for span in turns), default=asked.ref)
+        late = _late(asked, began, f"{described(what)} was said in a turn that began", field)
+        if late is not None:
+            return late
     word = "expected" if wanted else "not to be heard"
     message = f"{asked.title}: {described(what)} was {word}; the agent said {said!r}"
     return asked.finding(kind, ok, message + _unknown(transcript, ok), field)
@@ -338,26 +369,44 @@ def _unknown(transcript: Transcript, ok: bool) -> str:
     return f"; the offline recogniser does not know {', '.join(transcript.unknown)}: set `stt` to a service"
 
 
+def _late(asked: _Asked, at: float, what: str, field: str) -> Finding | None:
+    """That something came later than its `within`; None: it did not."""
+    within = asked.expect.within
+    after = at - asked.ref - asked.network
+    if within is None or after <= within + SAME_S:
+        return None
+    message = f"{asked.title}: {what} after {after * 1000:.0f} ms; at most {within * 1000:.0f} ms were expected"
+    return asked.finding("late-answer", False, message, field, measured=after * 1000, limit=f"<={within * 1000:.0f}ms")
+
+
 def _keys(asked: _Asked, digits: str) -> Finding:
-    steps, scenario = asked.facts.record.steps, asked.facts.scenario
-    before = [
-        step.ended
-        for step in steps[: asked.step.index]
-        if (expect := scenario.steps[step.index].expect) is not None and expect.dtmf is not None
-    ]
-    # What the agent pressed while the caller waited for its turn to end is met by the expectation that follows.
-    start = max(before, default=0.0)
+    start = _unmet_since(asked, "dtmf")
     end = max(asked.step.ended, min(asked.until, asked.ref + asked.step.within)) + REST_S
     came = "".join(key.digit for key in asked.facts.metrics.keys if start - SAME_S <= key.start <= end)
     message = f"{asked.title}: the agent was to press {digits!r} and pressed {came!r}"
+    if came == digits.upper():
+        last = max(key.start for key in asked.facts.metrics.keys if key.start <= end)
+        late = _late(asked, last, f"the last of the keys {digits!r} came", "dtmf")
+        if late is not None:
+            return late
     return asked.finding("dropped-digit", came == digits.upper(), message, "dtmf")
+
+
+def _unmet_since(asked: _Asked, field: str) -> float:
+    """From when on things count that no expectation before has met: what the agent does while the caller waits for the
+    end of its turn, the one that follows is for."""
+    steps, scenario = asked.facts.record.steps[: asked.step.index], asked.facts.scenario
+    expects = ((step, scenario.steps[step.index].expect) for step in steps)
+    met = (step.ended for step, expect in expects if expect is not None and getattr(expect, field) is not None)
+    return max(met, default=0.0)
 
 
 def _transferred(asked: _Asked) -> Finding:
     where, within = asked.expect.transfer, asked.step.within
     assert where is not None
     events = [event for event in asked.facts.log.events if event.kind == "transfer"]
-    came = next((event for event in events if event.at >= asked.ref - SAME_S), None)
+    since = min(asked.ref, _unmet_since(asked, "transfer"))
+    came = next((event for event in events if event.at >= since - SAME_S), None)
     if came is None:
         message = f"{asked.title}: no transfer within {within:g} s"
         return asked.finding("transfer", False, message, "transfer")
@@ -371,7 +420,7 @@ def _transferred(asked: _Asked) -> Finding:
     if after > within + SAME_S:
         wrong.append(f"after {after:.1f} s, later than {within:g} s")
     message = f"{asked.title}: transferred {'; '.join(wrong) or f'to {came.detail}'}"
-    return asked.finding("transfer", not wrong, message, "transfer", measured=after * 1000)
+    return asked.finding("transfer", not wrong, message, "transfer", measured=max(0.0, after) * 1000)
 
 
 def _hung_up(asked: _Asked, by: str) -> Finding:
@@ -399,12 +448,13 @@ def _tail(asked: _Asked, wanted: bool) -> Finding:
 # --- assertions --------------------------------------------------------------------------
 
 
-def _wire(facts: Facts) -> Iterator[Finding]:
+def _wire(facts: Facts, *, told: bool) -> Iterator[Finding]:
+    """Limits on this call. That an agent's silence leaves nothing to measure is not said again where `told` already."""
     for name, limits in facts.scenario.assert_.wire.items():
         if isinstance(limits, Limit):
             samples = facts.metrics.samples(name)
-            if not samples and not facts.metrics.agent:
-                continue  # an agent that says nothing at all is told of by the steps
+            if not samples and not facts.metrics.agent and told:
+                continue
             where = facts.loaded.where("assert", "wire", name)
             yield _held(name, limits, samples, "each" if METRICS[name].samples else "", where)
 
@@ -441,11 +491,13 @@ def _held(name: str, limit: Limit, samples: Sequence[float], which: str, where: 
     if not samples:
         message = f"{title}: nothing was measured; {metric.meaning} did not come about in this call"
         return Finding("metric", False, message, metric=name, limit=str(limit), where=where)
-    wrong = [value for value in samples if not own.holds(round(value, 1 if metric.unit != "MOS" else 3))]
-    worst = (max(wrong) if own.op in ("<=", "<") else min(wrong)) if wrong else samples[0]
+    # As they are shown: a tenth of a millisecond, a thousandth of everything else.
+    values = [round(value, 1 if metric.unit == "ms" else 3) for value in samples]
+    wrong = [value for value in values if not own.holds(value)]
+    worst = (min if own.op in (">=", ">") else max)(wrong or values)
     rest = f", {len(wrong)} of {len(samples)} times" if len(samples) > 1 and wrong else ""
     few = f" (of {of} only)" if 0 < of < FEWEST_OF_A_RATE and which not in ("", "each", "max") else ""
-    message = f"{title} is {worst:g} {metric.unit}".rstrip() + f"{few}; {limit} was asked for{rest}"
+    message = f"{title} is {worst:.10g} {metric.unit}".rstrip() + f"{few}; {limit} was asked for{rest}"
     return Finding("metric", not wrong, message, metric=name, measured=worst, limit=str(limit), where=where)
 
 
