@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from offhook.qa.line import Line
-from offhook.qa.network.model import Transit, both_ways
+from offhook.qa.network.model import Delays, Transit, both_ways
 from offhook.qa.scenario.model import Network
 from offhook.qa.websocket import MediaSocket, SocketRefused
 
@@ -72,9 +72,14 @@ class MediaSession:
         self._out: Transit[tuple[bytes, bool]] | None = None
         self._back: Transit[str | bytes] | None = None
         self._reset_at: float | None = None
+        self.added_out: Delays | None = None
+        "What the network added to each of our messages, by the track second at which it was sent."
+        self.added_back: Delays | None = None
+        "The same of the bot's, by the second at which it arrived."
         if network is not None:
             out, back = both_ways(network, seed, ordered=True)
             self._out, self._back, self._reset_at = Transit(out), Transit(back), network.reset
+            self.added_out, self.added_back = Delays(), Delays()
 
     @property
     def network_delay(self) -> float:
@@ -201,7 +206,10 @@ class MediaSession:
         now = time.monotonic()
         line = self.line
         if self._back is not None:
-            self._back.put(message, len(message) + TCP_HEAD, now - line.started)
+            at = now - line.started
+            arrives = self._back.put(message, len(message) + TCP_HEAD, at)
+            if arrives is not None and self.added_back is not None:
+                self.added_back.note(arrives, arrives - at)
         else:
             line.receive(message, now)
             owed = line.next_owed()
@@ -216,7 +224,9 @@ class MediaSession:
         else:
             at = time.monotonic() - self.line.started
             for message in messages:
-                self._out.put((message, text), len(message) + TCP_HEAD, at)
+                arrives = self._out.put((message, text), len(message) + TCP_HEAD, at)
+                if arrives is not None and self.added_out is not None:
+                    self.added_out.note(at, arrives - at)
 
 
 def _ignore(message: str | bytes) -> None:

@@ -23,6 +23,7 @@ from offhook.qa.measuring.timeline import (
     Utterance,
     agent_turns,
     holds,
+    network_back,
     overlap,
     silences,
     union,
@@ -207,7 +208,7 @@ def measure_call(
     values: dict[str, float | list[float] | None] = {
         "setup_ms": log.setup_ms,
         "pdd_ms": log.pdd_ms,
-        "greeting_ms": (agent[0].start - log.answered_at) * 1000 - network if agent else None,
+        "greeting_ms": _greeting_ms(log, agent[0].start) if agent else None,
         "v2v_ms": [reply.v2v_ms for reply in talk.replies],
         "barge_stop_ms": [found.stop_ms for found in real if found.stop_ms is not None],
         "barge_clear_ms": [found.clear_ms for found in real if found.clear_ms is not None],
@@ -271,6 +272,10 @@ def measure_call(
         keys=keys,
         interrupts=talk.interrupts,
     )
+
+
+def _greeting_ms(log: CallLog, began: float) -> float:
+    return (began - log.answered_at - network_back(log, began)) * 1000
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -266,6 +266,16 @@ def departure(log: CallLog, at: float) -> float:
     return at + max(0.0, late)
 
 
+def network_out(log: CallLog, at: float) -> float:
+    """Seconds that `media.network` added to what the caller sent at that track second."""
+    return log.added_out.of_next(at) if log.added_out else log.network_s
+
+
+def network_back(log: CallLog, at: float) -> float:
+    """Seconds that `media.network` added to what was heard of the agent at that track second."""
+    return log.added_back.of_last(at) if log.added_back else log.network_s
+
+
 def utterances(log: CallLog, record: CallerRecord, scenario: Scenario) -> list[Utterance]:
     """What the caller said, in order: by the records of its steps, else by ear."""
     found = []

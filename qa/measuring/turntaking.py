@@ -9,7 +9,7 @@ from typing import Final
 
 from offhook.qa.activity import Span
 from offhook.qa.measure import COLLISION_S, YIELD_S
-from offhook.qa.measuring.timeline import Utterance
+from offhook.qa.measuring.timeline import Utterance, network_back, network_out
 from offhook.qa.phones.base import CallLog
 
 PAUSE_S: Final = 0.35
@@ -91,7 +91,7 @@ def take(log: CallLog, said: Sequence[Utterance], agent: Sequence[Span], *, end_
         began = next((span.start for span in agent if last.done <= span.start < until), None)
         speaking = any(span.start < last.done < span.end for span in agent)
         if began is not None and not speaking and (over is None or over.yielded):
-            v2v = (began - last.done - 2 * log.network_s) * 1000
+            v2v = (began - last.done - network_out(log, last.done) - network_back(log, began)) * 1000
             replies.append(Reply(last.done, began, v2v, last.step, last.name))
         if began is not None or speaking:
             asked, answered = asked + 1, answered + 1
@@ -138,14 +138,16 @@ def _interruption(log: CallLog, utterance: Utterance, agent: Sequence[Span], end
     else:
         return None
     to_the_end = place_of_end == len(agent) - 1 and ended > log.seconds - COLLISION_S
-    stop_ms = max(0.0, (ended - at - 2 * log.network_s) * 1000)
-    clear_ms = None if clear is None else (clear - at - 2 * log.network_s) * 1000
+    there = network_out(log, at)
+    network = there + network_back(log, ended)
+    stop_ms = max(0.0, (ended - at - network) * 1000)
+    clear_ms = None if clear is None else (clear - at - there - network_back(log, clear)) * 1000
     if utterance.kind == "aside":
-        window = KEEPS_TALKING_S + 2 * log.network_s
+        window = KEEPS_TALKING_S + network
         resumed = place_of_end + 1 < len(agent) and agent[place_of_end + 1].start - ended <= end_silence
         yielded = not to_the_end and ended <= at + window and not resumed
     else:
-        yielded = ended <= at + YIELD_S + 2 * log.network_s and not to_the_end
+        yielded = ended <= at + YIELD_S + network and not to_the_end
     return Interruption(utterance, at, None if to_the_end else ended, stop_ms, clear_ms, yielded)
 
 

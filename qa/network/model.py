@@ -21,6 +21,8 @@ the loss settings alone, not on the time, the jitter, or what the other directio
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from random import Random
@@ -42,6 +44,9 @@ USUAL_GAP_S: Final = 0.02
 
 MAX_GAP_S: Final = 0.06
 """Longest time that a packet waits to be overtaken; after a pause the successor is not waited for."""
+
+SAME_S: Final = 0.0001
+"""Two times that differ by no more than this are one: they were computed in two ways."""
 
 Item = TypeVar("Item")
 
@@ -183,6 +188,31 @@ class NetworkModel:
         return at
 
 
+class Delays:
+    """What a network added to a stream in one direction, from packet to packet. Pickles as it is."""
+
+    def __init__(self) -> None:
+        self._at = array("d")
+        self._added = array("d")
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def note(self, at: float, added: float) -> None:
+        """A packet of that second came `added` seconds later than without the network. `at` never decreases."""
+        if not self._at or at >= self._at[-1]:
+            self._at.append(at)
+            self._added.append(added)
+
+    def of_next(self, at: float) -> float:
+        """What was added to the first packet from that second on that arrived at all; after the last, to that."""
+        return self._added[min(bisect_left(self._at, at - SAME_S), len(self._at) - 1)]
+
+    def of_last(self, at: float) -> float:
+        """What was added to the last packet up to that second; before the first, to that."""
+        return self._added[max(bisect_right(self._at, at + SAME_S) - 1, 0)]
+
+
 class Transit(Generic[Item]):
     """Packets under way through a model, in the order of their arrival."""
 
@@ -199,11 +229,13 @@ class Transit(Generic[Item]):
         """When the next packet arrives; None: none is under way."""
         return self._under_way[0][0] if self._under_way else None
 
-    def put(self, item: Item, size: int, now: float) -> None:
-        """Send a packet of `size` bytes."""
-        for at in self.model.send(size, now):
+    def put(self, item: Item, size: int, now: float) -> float | None:
+        """Send a packet of `size` bytes; gives when it arrives, None when it is lost."""
+        arrives = self.model.send(size, now)
+        for at in arrives:
             self._count += 1
             heappush(self._under_way, (at, self._count, item))
+        return arrives[0] if arrives else None
 
     def due(self, now: float) -> Iterator[tuple[float, Item]]:
         """Take what has arrived by `now`, each with the second of its arrival."""

@@ -25,6 +25,7 @@ from typing import Literal, Protocol, Self
 import numpy as np
 
 from offhook.qa.activity import LiveActivity, Samples, Span
+from offhook.qa.network.model import Delays
 from offhook.qa.scenario.model import DtmfWay, Media, Target
 
 Way = Literal["sip", "twilio", "plivo", "link"]
@@ -251,6 +252,10 @@ class CallLog:
     "What the agent did against the protocol."
     network_s: float = 0.0
     "Mean one-way delay that `media.network` added; round trips have it twice."
+    added_out: Delays | None = None
+    "What it added to each of the caller's packets, by the track second at which they left. None: `network_s`."
+    added_back: Delays | None = None
+    "What it added to the agent's audio, by the track second from which on that was heard. None: `network_s`."
     lost_frames: int = 0
     "Caller frames that never left, or that a bot which does not read never got."
 

@@ -293,6 +293,7 @@ class CarrierCall(CarrierLeg):
                 self._notes.note(False, str(self.socket_failure.status or "no answer"), str(self.socket_failure))
             if self._stream is not None:
                 self._log.network_s = self._stream.network_delay
+                self._log.added_out, self._log.added_back = self._stream.added_out, self._stream.added_back
             if self.closed_by_bot:
                 self._notes.note(False, f"close {self.closed_by_bot}")
             if self._track.opened and self._beat_timer is None:

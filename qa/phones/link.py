@@ -109,6 +109,7 @@ class _LinkCall:
             log.setup_ms, log.answered_at = (answered - asked) * 1000, min(0.0, answered - started)
             log.events.insert(0, LineEvent(log.answered_at, "answered"))
             log.network_s = self._session.network_delay
+            log.added_out, log.added_back = self._session.added_out, self._session.added_back
             self._tell_end(log)
         if self._side is not None:
             log.faults += [f"{fault.kind}: {fault.detail}" for fault in self._side.faults]

@@ -17,7 +17,7 @@ from offhook.providers.rtp.reports import Reporter
 from offhook.providers.rtp.rtcp import BadRtcp, parse
 from offhook.providers.rtp.sockets import drain
 from offhook.providers.rtp.srtp import SrtpContext, SrtpError
-from offhook.qa.network.model import Transit, both_ways
+from offhook.qa.network.model import Delays, Transit, both_ways
 from offhook.qa.phones.pacer import Pacer
 from offhook.qa.phones.rtp_in import RtpIn
 from offhook.qa.phones.rtp_out import RtpOut
@@ -138,12 +138,15 @@ class RtpAudio:
         self._reporter = Reporter(ssrc, f"{rng.getrandbits(64):x}", 0.0, rng.random)
         self._reported = 0
         self._to_agent: Transit[bytes] | None = None
-        self._from_agent: Transit[tuple[bytes, Any]] | None = None
+        self._from_agent: Transit[tuple[bytes, Any, float]] | None = None
+        self.added_out: Delays | None = None
+        "What the network added to our packets, by the second at which they left."
         if network is not None:
             there, back = both_ways(network, seed)
             self._to_agent, self._from_agent = Transit(there), Transit(back)
+            self.added_out, self.heard.added = Delays(), Delays()
         self._last_came = 0.0
-        self._waiting: list[tuple[bytes, float]] = []
+        self._waiting: list[tuple[bytes, float, float]] = []
         "Packets of a source that has yet to prove itself: when it has, they were the agent's."
         for sock in (port.rtp, port.rtcp):
             drain(sock)  # early media, and what was meant for an earlier call
@@ -184,7 +187,9 @@ class RtpAudio:
                 if self._to_agent is None:
                     self._put(data, peer)
                 else:
-                    self._to_agent.put(data, len(data) + OVERHEAD, at)
+                    arrives = self._to_agent.put(data, len(data) + OVERHEAD, at)
+                    if arrives is not None and self.added_out is not None:
+                        self.added_out.note(at, arrives - at)
         if at >= self._reporter.next_at:
             self._report(at, leaving=False)
 
@@ -195,8 +200,8 @@ class RtpAudio:
             for _, data in self._to_agent.due(at):
                 self._put(data, peer)
         if self._from_agent is not None:
-            for came, (data, source) in self._from_agent.due(at):
-                self._take(data, source, came)
+            for came, (data, source, sent) in self._from_agent.due(at):
+                self._take(data, source, came, came - sent)
 
     def _put(self, data: bytes, peer: Address) -> None:
         try:
@@ -242,9 +247,9 @@ class RtpAudio:
             return
         # what the kernel stamped may be a little out of order between two looks
         self._last_came = max(self._last_came, at)
-        self._from_agent.put((data, source), len(data) + OVERHEAD, self._last_came)
+        self._from_agent.put((data, source, self._last_came), len(data) + OVERHEAD, self._last_came)
 
-    def _take(self, data: bytes, source: Any, at: float) -> None:
+    def _take(self, data: bytes, source: Any, at: float, added: float = 0.0) -> None:
         if self._unprotect is not None:
             try:
                 data = self._unprotect.unprotect(data)
@@ -256,7 +261,7 @@ class RtpAudio:
             address = Address(*source[:2])
             if not latch.accept(address, int.from_bytes(data[8:12], "big")):
                 if latch.on_probation(address):
-                    self._waiting = [*self._waiting, (data, at)][1 - PROBATION :]
+                    self._waiting = [*self._waiting, (data, at, added)][1 - PROBATION :]
                 else:
                     self.heard.fault(f"RTP from {address.host}:{address.port}, which is not the agent's address")
                 return
@@ -264,10 +269,10 @@ class RtpAudio:
             for earlier in waiting:  # of this source, or of one that has given up: then they are of another stream
                 if earlier[0][8:12] == data[8:12]:
                     self._hear(*earlier)
-        self._hear(data, at)
+        self._hear(data, at, added)
 
-    def _hear(self, data: bytes, at: float) -> None:
-        key = self.heard.take(data, at)
+    def _hear(self, data: bytes, at: float, added: float) -> None:
+        key = self.heard.take(data, at, added)
         if key:
             self._on_key(key, at)
 

@@ -24,6 +24,7 @@ from offhook.providers.rtp.media import COMFORT_NOISE, Codec, MediaPlan
 from offhook.providers.rtp.packet import HEADER, HEADER_BYTES, PLAIN, BadPacket, payload_of
 from offhook.providers.rtp.reports import Reception
 from offhook.qa.activity import RATE, Span
+from offhook.qa.network.model import Delays
 from offhook.qa.phones.base import Arrivals
 
 LATE: Final = int(0.060 * RATE)
@@ -60,6 +61,8 @@ class RtpIn:
         self.track = bytearray()
         "int16 at 8 kHz from second 0; ends with the last packet."
         self.dry: list[Span] = []
+        self.added: Delays | None = None
+        "What a network that is not the agent's added to what lies on the track; None: there is no such network."
         self.arrivals = Arrivals()
         self.faults: list[str] = []
         self.jitter = 0.0
@@ -83,6 +86,8 @@ class RtpIn:
         "Sample up to which something lies."
         self._loudest = 0.0
         self._came: float | None = None
+        self._late = 0.0
+        "What was added to the packet in hand."
         self._types: dict[int, Codec] = {}
         self.update(plan)
 
@@ -99,8 +104,13 @@ class RtpIn:
             self.arrivals.clock = plan.codec.clock
             self.arrivals.ticks = plan.codec.clock // 50
 
-    def take(self, data: bytes, at: float) -> str:
-        """Take one packet, which came at `at`; gives the key that it begins, or an empty string."""
+    def take(self, data: bytes, at: float, added: float = 0.0) -> str:
+        """Take one packet, which came at `at`; gives the key that it begins, or an empty string.
+
+        Args:
+            added: seconds of its way that are not the agent's.
+        """
+        self._late = added
         if len(data) < HEADER_BYTES or data[0] >> 6 != 2:
             return ""  # STUN, ZRTP, and what keeps a NAT open
         first, second, sequence, timestamp, ssrc = _unpack(data)
@@ -172,30 +182,41 @@ class RtpIn:
         self._came = at
         gap = sequence - self._sequence & 0xFFFF
         if not self._anchored or place - came > EARLY:
-            self._lay(max(came, self._end), pcm, samples)  # a stream begins
+            self._begin(came, pcm, samples)  # a stream begins
         elif since <= 0 or gap > 0x7FFF:
             if since < 0 and came - place <= LATE and self.track[2 * place : 2 * (place + samples)] == bytes(len(pcm)):
                 self.track[2 * place : 2 * (place + samples)] = pcm  # it was overtaken, and its place is empty
             return
         elif gap == 1 and (marker or since > self._ticks):
-            self._lay(max(came, self._end), pcm, samples)  # speech begins after silence that was not sent
+            self._begin(came, pcm, samples)  # speech begins after silence that was not sent
         elif came - place > LATE:
-            start = max(came, self._end)
-            self.dry.append(Span(self._end / RATE, start / RATE))
-            self._lay(start, pcm, samples)
+            self.dry.append(Span(self._end / RATE, max(came, self._end) / RATE))
+            self._begin(came, pcm, samples)
         elif not speech:
             self._hush(came, pcm, samples)
         elif not self._speech:
-            self._lay(max(came, self._end), pcm, samples)  # a stretch of speech begins
+            self._begin(came, pcm, samples)  # a stretch of speech begins
         else:
             self._lay(place, pcm, samples)
         self._anchored, self._speech = True, speech
         self._sequence, self._timestamp, self._ticks = sequence, timestamp, ticks
 
+    def _begin(self, came: int, pcm: bytes, samples: int) -> None:
+        """Lay a packet where it came, behind what lies there; what follows is laid by timestamps from it."""
+        start = max(came, self._end)
+        self._note(start, start - came)
+        self._lay(start, pcm, samples)
+
+    def _note(self, start: int, pushed: int) -> None:
+        """Remember how much later than without the network something lies, `pushed` samples included."""
+        if self.added is not None:
+            self.added.note(start / RATE, self._late + pushed / RATE)
+
     def _hush(self, came: int, pcm: bytes, samples: int) -> None:
         """Lay a quiet packet where it came, as much of it as lies beyond what is there already."""
         covered = max(0, self._end - came)
         if covered < samples:
+            self._note(came + covered, 0)
             self._lay(came + covered, pcm[2 * covered :], samples - covered)
         self._place = came
 

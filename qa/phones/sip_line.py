@@ -180,4 +180,5 @@ class SipLine(CallerLine):
         log.pressed = self.pressed
         log.faults += audio.heard.faults
         log.network_s = audio.network_s
+        log.added_out, log.added_back = audio.added_out, audio.heard.added
         log.lost_frames = audio.unsent

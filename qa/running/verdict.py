@@ -14,6 +14,7 @@ from typing import Final
 from offhook.qa.caller.record import CallerRecord, StepRecord
 from offhook.qa.measuring.metrics import METRICS, Metrics
 from offhook.qa.measuring.speech import Transcript
+from offhook.qa.measuring.timeline import network_back, network_out
 from offhook.qa.measuring.turntaking import Interruption
 from offhook.qa.measuring.words import described
 from offhook.qa.phones.base import CallLog
@@ -150,7 +151,7 @@ class _Asked:
     until: float
     "Track second at which the caller's next utterance left: what comes later answers that one."
     network: float
-    "Seconds of a round trip that are the network's."
+    "Seconds that the network added to what the caller sent then."
 
     def finding(
         self, kind: Kind, ok: bool, message: str, field: str, *, measured: float | None = None, limit: str = ""
@@ -166,6 +167,10 @@ class _Asked:
             limit=limit,
             where=_where(self.facts, self.step, "expect", field),
         )
+
+    def after(self, at: float) -> float:
+        """How long after `ref` something of the agent's came, what the network added both ways taken out."""
+        return at - self.ref - self.network - network_back(self.facts.log, at)
 
     @property
     def title(self) -> str:
@@ -222,9 +227,9 @@ def _asked(facts: Facts, step: StepRecord, expect: Expect) -> _Asked:
     since = own.span.end if own is not None else step.since
     last = next((one for one in facts.metrics.said if abs(one.span.end - since) <= SAME_S), None)
     ref = last.done if last is not None else since
-    network = 2 * facts.log.network_s
+    network = network_out(facts.log, ref)
     if last is None and since <= 0.0:
-        ref, network = facts.log.answered_at, facts.log.network_s  # the agent's audio comes one way only
+        ref, network = facts.log.answered_at, 0.0  # the agent's audio comes one way only
     later = (one.left for one in facts.metrics.said if one.left > ref and (own is None or one is not own))
     return _Asked(facts, step, expect, ref, min(later, default=facts.log.seconds + 1.0), network)
 
@@ -273,7 +278,7 @@ def _speaks(asked: _Asked) -> Finding:
         waited = min(asked.until, facts.log.seconds) - asked.ref
         message = f"{asked.title}: the agent said nothing for {max(0.0, waited):.1f} s"
         return asked.finding("no-answer", False, message, field, limit=f"<={limit:.0f}ms")
-    after = max(0.0, (began - asked.ref - asked.network) * 1000)
+    after = max(0.0, asked.after(began) * 1000)
     ok = after <= limit + HALF_MS
     message = f"{asked.title}: the agent spoke after {after:.0f} ms; at most {limit:.0f} ms were expected"
     return asked.finding("late-answer", ok, message, field, measured=after, limit=f"<={limit:.0f}ms")
@@ -313,7 +318,7 @@ def _keeps_talking(asked: _Asked, seconds: float) -> Finding:
     if found is None:
         message = f"{asked.title}: the agent was not speaking at the caller's sound; let it say something longer"
         return asked.finding("caller", False, message, "agent_keeps_talking")
-    need = seconds + asked.network
+    need = seconds + asked.network + network_back(log, found.at)
     if log.ended_by not in ("agent", "network"):
         need = min(need, log.seconds - found.at)  # a caller who hangs up hears no more
     lasted = _lasted(asked.facts, found.at)
@@ -372,7 +377,7 @@ def _unknown(transcript: Transcript, ok: bool) -> str:
 def _late(asked: _Asked, at: float, what: str, field: str) -> Finding | None:
     """That something came later than its `within`; None: it did not."""
     within = asked.expect.within
-    after = at - asked.ref - asked.network
+    after = asked.after(at)
     if within is None or after <= within + SAME_S:
         return None
     message = f"{asked.title}: {what} after {after * 1000:.0f} ms; at most {within * 1000:.0f} ms were expected"
@@ -416,7 +421,7 @@ def _transferred(asked: _Asked) -> Finding:
         value = headers.get(name.lower())
         if value is None or not re.search(pattern, value):
             wrong.append(f"with {name}: {value!r}, not {pattern!r}")
-    after = came.at - asked.ref - asked.network
+    after = asked.after(came.at)
     if after > within + SAME_S:
         wrong.append(f"after {after:.1f} s, later than {within:g} s")
     message = f"{asked.title}: transferred {'; '.join(wrong) or f'to {came.detail}'}"
@@ -429,7 +434,7 @@ def _hung_up(asked: _Asked, by: str) -> Finding:
     ok = bool(who) and by in (who, "by_anyone")
     message = f"{asked.title}: the call was to be ended {by.replace('_', ' ')}; it was ended by {_ender(log)}"
     after = log.seconds - asked.ref
-    if ok and within is not None and after - asked.network > within + SAME_S:
+    if ok and within is not None and asked.after(log.seconds) > within + SAME_S:
         ok = False
         message += f" after {after:.1f} s, later than {within:g} s"
     return asked.finding("hangup", ok, message, "hangup", measured=after * 1000)

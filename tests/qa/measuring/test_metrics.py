@@ -15,6 +15,7 @@ from offhook.codecs.dtmf import tones
 from offhook.qa.activity import RATE, Span
 from offhook.qa.caller.record import StepRecord
 from offhook.qa.measuring.metrics import METRICS
+from offhook.qa.network.model import Delays
 from offhook.qa.phones.base import Arrivals, LineEvent
 
 MS = 20
@@ -98,6 +99,16 @@ def test_the_networks_round_trip_is_taken_out() -> None:
     assert made["v2v_ms"] == pytest.approx([400], abs=2)
     assert made["greeting_ms"] == pytest.approx(450, abs=2)
     assert made["network_ms"] == pytest.approx(100)
+
+
+def test_a_freeze_of_the_network_is_taken_out_where_it_was_and_nowhere_else() -> None:
+    out, back = Delays(), Delays()
+    for n in range(700):
+        out.note((n + 1) * 0.02, 0.3 if n * 0.02 > 2.9 else 0.05)
+        back.note(n * 0.02, 0.1 if n * 0.02 > 2.9 else 0.4)
+    made = exchange(0.8, log={"network_s": 0.2, "added_out": out, "added_back": back}).measured()
+    assert made["v2v_ms"] == pytest.approx([400], abs=2)
+    assert made["greeting_ms"] == pytest.approx(100, abs=2)
 
 
 def test_two_sentences_of_one_turn_are_answered_once() -> None:

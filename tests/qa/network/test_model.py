@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from offhook.qa.network.model import MAX_QUEUE_S, RETRANSMIT_S, NetworkModel, Transit, both_ways
+from offhook.qa.network.model import MAX_QUEUE_S, RETRANSMIT_S, Delays, NetworkModel, Transit, both_ways
 from offhook.qa.scenario.model import Network
 
 FRAME = 0.02
@@ -155,3 +155,20 @@ def test_what_is_under_way_comes_in_the_order_of_its_arrival() -> None:
     assert list(transit.due(0.05)) == []
     assert [(round(at, 3), item) for at, item in transit.due(0.5)] == [(0.1, "a"), (0.12, "b")]
     assert len(transit) == 0
+
+
+def test_delays_are_looked_up_by_the_packet_that_carried_a_moment() -> None:
+    delays = Delays()
+    assert not delays
+    for at, added in ((0.02, 0.1), (0.04, 0.2), (0.06, 0.3)):
+        delays.note(at, added)
+    delays.note(0.05, 9.0)  # overtaken: it carries nothing first
+    assert [delays.of_next(at) for at in (0.0, 0.02, 0.030, 0.05, 0.06, 0.07)] == [0.1, 0.1, 0.2, 0.3, 0.3, 0.3]
+    assert [delays.of_last(at) for at in (0.0, 0.02, 0.039, 0.05, 0.06, 0.07)] == [0.1, 0.1, 0.1, 0.2, 0.3, 0.3]
+
+
+def test_what_is_put_into_a_transit_is_known_to_arrive_or_not() -> None:
+    transit: Transit[int] = Transit(NetworkModel(_network(delay="40ms")))
+    assert transit.put(1, SIZE, 1.0) == pytest.approx(1.04)
+    lossy: Transit[int] = Transit(NetworkModel(_network(loss="100%")))
+    assert lossy.put(1, SIZE, 1.0) is None

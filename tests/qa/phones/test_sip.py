@@ -586,3 +586,17 @@ async def test_the_capture_says_when_packets_came_not_when_they_were_read() -> N
     times = [packet.at for packet in log.packets if packet.kind == "sip"]
     assert times == sorted(times)
     assert times[0] == pytest.approx(log.began, abs=0.01)
+
+
+async def test_what_the_network_added_is_known_packet_by_packet() -> None:
+    network = Network.model_validate({"delay": "20ms", "freeze": [["200ms", "200ms"]]})
+    async with sip_agent(on_answer=lambda agent: agent.say(noise(0.05), after=0.3)) as agent:
+        log = await call(agent, Doing(40), media=Media(network=network))
+    assert log.added_out
+    assert log.added_back
+    assert log.added_out.of_next(0.1) == pytest.approx(0.02, abs=0.001)
+    assert log.added_out.of_next(0.3) == pytest.approx(0.1, abs=0.021)
+    assert log.added_out.of_next(0.6) == pytest.approx(0.02, abs=0.001)
+    [heard] = speech_spans(log.agent)
+    assert heard.start == pytest.approx(0.4, abs=0.015)
+    assert heard.start - log.added_back.of_last(heard.start) == pytest.approx(0.3, abs=0.03)
