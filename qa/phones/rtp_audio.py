@@ -119,7 +119,7 @@ class RtpAudio:
         signalling: str,
         rng: Random,
         network: Network | None,
-        seed: str,
+        seed: int,
         on_key: Callable[[str, float], None],
         tap: Tap | None,
     ) -> None:

@@ -293,7 +293,7 @@ class SipCall:
                 signalling=session.dialog.hop.host,
                 rng=self._rng,
                 network=self.order.media.network,
-                seed=f"{self.order.call_id}/{self.order.seed}",
+                seed=self.order.seed,  # and not by the id, which another run has another of
                 on_key=line.key_came,
                 tap=self._tap_rtp if self._ladder is not None else None,
             )

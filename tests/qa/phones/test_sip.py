@@ -465,7 +465,9 @@ async def test_the_network_between() -> None:
     assert 10 < len(log.arrivals.at) < 20
     assert log.arrivals.at[0] - log.answered_at >= came + 0.045
     async with sip_agent(on_answer=lambda agent: agent.say(noise(0.4), after=0.05)) as agent:
-        again = await call(agent, Doing(40), media=Media(network=network))
+        placed = CallOrder(Target(to=agent.uri), Media(network=network), "another-run")
+        async with SipPhone(placed.target) as phone:
+            again = await phone.carry(placed, Doing(40))
     assert again.arrivals is not None
     assert list(again.arrivals.sequence) == list(log.arrivals.sequence), "the same seed loses the same"
 
