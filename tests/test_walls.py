@@ -82,7 +82,8 @@ def _relative(path: Path) -> str:
 
 MODULES = [path for path in _files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in MAY_IMPORT]
 SHELLS = {
-    *("providers/sip/resolver.py", "providers/sip/sockets.py", "providers/sip/transport.py"),
+    *("providers/sip/endpoint.py", "providers/sip/resolver.py", "providers/sip/sockets.py"),
+    "providers/sip/transport.py",
     *("providers/rtp/clock.py", "providers/rtp/leg.py", "providers/rtp/sockets.py"),
 }
 """What of SIP and RTP has sockets and clocks; all the rest is core."""

@@ -12,9 +12,9 @@ from ctypes.util import find_library
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Literal
 
-from offhook.gateway.sip.service import client_context, server_context
 from offhook.gateway.sip.targets import Targets
 from offhook.providers.sip.resolver import Resolver, Unresolvable, is_ip
+from offhook.providers.sip.sockets import client_context, server_context
 from offhook.providers.sip.uri import Uri, format_host
 
 if TYPE_CHECKING:

@@ -32,18 +32,16 @@ from offhook.providers.rtp.leg import RtpLeg
 from offhook.providers.rtp.media import Address
 from offhook.providers.rtp.ports import NoPortLeft, PortPool
 from offhook.providers.sip.digest import Nonces
+from offhook.providers.sip.endpoint import Endpoint
 from offhook.providers.sip.events import RequestArrived, RequestDone, UaEvent
 from offhook.providers.sip.headers import NameAddr
 from offhook.providers.sip.hop import Hop
 from offhook.providers.sip.invite import OVER
-from offhook.providers.sip.message import Message, Request
+from offhook.providers.sip.message import Request
 from offhook.providers.sip.resolver import Resolver, is_ip
-from offhook.providers.sip.settings import SipTls
-from offhook.providers.sip.transaction import Transactions
-from offhook.providers.sip.transport import SipTransport
+from offhook.providers.sip.sockets import client_context, server_context
 from offhook.providers.sip.trunks import Admitted, Challenge, Doorman, Dropped, Refused, Slot
 from offhook.providers.sip.uri import Uri, format_host
-from offhook.providers.sip.useragent import UserAgent
 
 if TYPE_CHECKING:
     from offhook.gateway.switchboard import Switchboard
@@ -70,11 +68,12 @@ class SipService:
         self.provider.control = SipControl(self)
         self._loop = asyncio.get_running_loop()
         self._doorman = Doorman(settings, Nonces(secrets.token_bytes(32)))
-        self._transport = SipTransport(
-            self._arrived, self._lost, trusted=self._doorman.knows, client_tls=self._client_tls
-        )
-        self._ua = UserAgent(
-            Transactions(sent_by=self._sent_by), user_agent=settings.user_agent, contact_of=self._contact
+        self._sip = Endpoint(
+            self._act,
+            self._host,
+            user_agent=settings.user_agent,
+            trusted=self._doorman.knows,
+            client_tls=self._client_tls,
         )
         self._upkeep = Upkeep(self)
         families: list[Literal[4, 6]] = [6 if ":" in listen.host else 4 for listen in settings.listen]
@@ -91,10 +90,6 @@ class SipService:
         self._slots: dict[SipLeg, Slot] = {}
         self._opening: set[str] = set()
         "Call-IDs whose legs are being made."
-        self._timer: asyncio.TimerHandle | None = None
-        self._due: float | None = None
-        "When it rings. Not asked of the handle: uvloop gives a plain one where the time has come already."
-        self._flushing = False
 
     # --- life
 
@@ -105,7 +100,7 @@ class SipService:
         for index, listen in enumerate(self.settings.listen):
             tls = server_context(self.settings.tls) if listen.transport == "tls" else None
             try:
-                port = await self._transport.listen(listen.transport, listen.host, listen.port, tls)
+                port = await self._sip.transport.listen(listen.transport, listen.host, listen.port, tls)
             except OSError as error:
                 where = f"{listen.transport} {format_host(listen.host, listen.port)}"
                 raise OSError(error.errno, f"sip.listen[{index}]: cannot bind {where}: {error.strerror}") from error
@@ -124,59 +119,17 @@ class SipService:
         await self._upkeep.close()
         for leg in tuple(self._legs.values()):
             leg.hang_up()
-        self.flush()
-        await self._transport.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        await self._sip.close()
 
     def summary(self) -> Sequence[str]:
         """What listens, for people."""
-        return [f"{transport} {format_host(host, port)}" for transport, host, port in self._transport.addresses]
+        return [f"{transport} {format_host(host, port)}" for transport, host, port in self._sip.transport.addresses]
 
-    # --- in and out
-
-    def _arrived(self, message: Message, hop: Hop) -> None:
-        try:
-            self._act(self._ua.receive(message, hop, self._loop.time()))
-        finally:
-            self.flush()
-
-    def _lost(self, hop: Hop) -> None:
-        try:
-            self._act(self._ua.transport_failed(hop, self._loop.time()))
-        finally:
-            self.flush()
-
-    def _tick(self) -> None:
-        self._timer = None
-        try:
-            self._act(self._ua.tick(self._loop.time()))
-        finally:
-            self.flush()
+    # --- what the user agent tells
 
     def flush(self) -> None:
         """Send what waits, act on what that made known, and set the timer."""
-        if self._flushing:
-            return  # whoever flushes now sees to it
-        self._flushing = True
-        try:
-            while True:
-                outbox = self._ua.outbox[:]
-                self._ua.outbox.clear()
-                for data, hop in outbox:
-                    self._transport.send(data, hop)
-                events = self._ua.events()
-                self._act(events)
-                if not outbox and not events:
-                    break
-        finally:
-            self._flushing = False
-        due = self._ua.next_timer()
-        if self._timer is not None and self._due != due:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None and due is not None:
-            self._timer, self._due = self._loop.call_at(due, self._tick), due
+        self._sip.flush()
 
     def _act(self, events: Sequence[UaEvent]) -> None:
         for event in events:
@@ -199,25 +152,25 @@ class SipService:
             word = "address is blocked for its wrong passwords" if isinstance(verdict, Dropped) else "wrong password"
             log.warning(word, user=verdict.wrong[:MAX_USER], host=hop.host, method=request.method)
         if isinstance(verdict, Dropped):
-            self._ua.ignore(tx)
+            self._sip.ua.ignore(tx)
             self._count(verdict.why)
         elif isinstance(verdict, Challenge):
-            self._ua.respond(tx, 401, headers=verdict.headers, stranger=True, now=now)
+            self._sip.ua.respond(tx, 401, headers=verdict.headers, stranger=True, now=now)
             self._count("challenged" if verdict.wrong is None else "password")
         elif isinstance(verdict, Refused):
             headers = _retry(verdict.retry_after)
             # Said once and forgotten: who does not acknowledge it gets no repetitions, and fills no table.
-            self._ua.respond(tx, verdict.status, verdict.reason, headers=headers, stranger=True, now=now)
+            self._sip.ua.respond(tx, verdict.status, verdict.reason, headers=headers, stranger=True, now=now)
             self._count("refused")
         elif request.method == "INVITE":
             self._invited(event, verdict)
         elif request.method == "OPTIONS" and not self.board.admits:
             headers = _retry(self.settings.limits.retry_after)
-            self._ua.respond(tx, 503, "Not taking calls", headers=headers, now=now)
+            self._sip.ua.respond(tx, 503, "Not taking calls", headers=headers, now=now)
         elif request.method == "OPTIONS" and (refused := self._doorman.refusal(verdict.trunk)) is not None:
-            self._ua.respond(tx, refused.status, refused.reason, headers=_retry(refused.retry_after), now=now)
+            self._sip.ua.respond(tx, refused.status, refused.reason, headers=_retry(refused.retry_after), now=now)
         else:
-            self._ua.dismiss(tx, now)
+            self._sip.ua.dismiss(tx, now)
 
     def _count(self, why: str) -> None:
         self.board.metrics.sip_refused(why)
@@ -229,10 +182,10 @@ class SipService:
         if not self.board.admits:
             slot.release()
             headers = _retry(self.settings.limits.retry_after)
-            self._ua.respond(event.tx, 503, "Not taking calls", headers=headers, now=now)
+            self._sip.ua.respond(event.tx, 503, "Not taking calls", headers=headers, now=now)
             return
         trunk = admitted.settings
-        session = self._ua.take_invite(
+        session = self._sip.ua.take_invite(
             event.tx,
             now,
             reliable=trunk.reliable_provisional,
@@ -415,7 +368,7 @@ class SipService:
     def options(self, name: str, target: Uri, hop: Hop) -> int:
         """Ask a target whether it is there; gives the id of the request."""
         trunk = self.settings.trunks[name]
-        return self._ua.request(
+        return self._sip.ua.request(
             "OPTIONS",
             target,
             hop,
@@ -427,11 +380,11 @@ class SipService:
 
     def send_request(self, request: Request, hop: Hop) -> int:
         """Send a REGISTER; gives its id."""
-        return self._ua.send_request(request, hop, self._loop.time())
+        return self._sip.ua.send_request(request, hop, self._loop.time())
 
     def contact(self, user: str, hop: Hop) -> str:
         """Our address for a registrar."""
-        return self._contact(hop).replace("sip:", f"sip:{user}@", 1)
+        return self._sip.contact(hop, user)
 
     def learn(self, name: str, hosts: Sequence[str]) -> None:
         """A registrar has these addresses: calls of the trunk come from there."""
@@ -449,7 +402,7 @@ class SipService:
         """Send an INVITE for a leg."""
         trunk = leg.trunk
         domain = trunk.from_domain or target.uri.host
-        session = self._ua.invite(
+        session = self._sip.ua.invite(
             target.uri,
             target.hop,
             local=NameAddr("", Uri("sip", from_number or trunk.username or "offhook", host=domain)),
@@ -482,28 +435,17 @@ class SipService:
 
     # --- what we call ourselves
 
-    def _sent_by(self, hop: Hop) -> str:
+    def _host(self, hop: Hop) -> str:
         public = "" if self._is_near(hop) else self.settings.public_address
-        return format_host(public or self._local(hop), self._port(hop))
+        return public or self._local(hop)
 
     def _is_near(self, hop: Hop) -> bool:
         """Whether no NAT stands between."""
         host = ip_address(hop.host.partition("%")[0])
         return any(host in network for network in self.settings.local_networks)
 
-    def _contact(self, hop: Hop) -> str:
-        host = self._sent_by(hop)
-        transport = "" if hop.transport == "udp" else f";transport={hop.transport}"
-        return f"sip:{host}{transport}"
-
     def _local(self, hop: Hop) -> str:
-        return hop.local or self._transport.local_to(hop.host)
-
-    def _port(self, hop: Hop) -> int:
-        """The port that listens for this transport, which on a connection that we opened is not its own."""
-        ours = [(host, port) for transport, host, port in self._transport.addresses if transport == hop.transport]
-        fitting = [port for host, port in ours if host == hop.local or port == hop.local_port]
-        return (fitting or [port for _, port in ours] or [0])[0]
+        return hop.local or self._sip.transport.local_to(hop.host)
 
     def _client_tls(self, hop: Hop) -> ssl.SSLContext:
         return client_context(self._targets.tls_of(hop) or self.settings.tls)
@@ -517,24 +459,3 @@ def _credentials(trunk: TrunkSettings) -> tuple[str, str] | None:
 
 def _retry(seconds: int) -> tuple[tuple[str, str], ...]:
     return (("Retry-After", str(seconds)),) if seconds else ()
-
-
-def server_context(tls: SipTls) -> ssl.SSLContext:
-    """For sockets that listen. Raises OSError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    assert tls.cert_file is not None
-    context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
-
-
-def client_context(tls: SipTls) -> ssl.SSLContext:
-    """For connections that we open. Raises OSError."""
-    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

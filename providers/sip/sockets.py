@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Final
+import ssl
+from typing import TYPE_CHECKING, Final
 
 from offhook.providers.sip.hop import Transport
+
+if TYPE_CHECKING:
+    from offhook.providers.sip.settings import SipTls
 
 RECEIVE_BUFFER: Final = 4 * 1024 * 1024
 """Bytes of kernel buffer asked for a UDP socket: 2,000 INVITEs may wait while the loop does something else."""
@@ -51,3 +55,24 @@ def tune(transport: asyncio.Transport) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if _TCP_USER_TIMEOUT:
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, DEAD_TIME_MS)
+
+
+def server_context(tls: SipTls) -> ssl.SSLContext:
+    """For sockets that listen. Raises OSError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    assert tls.cert_file is not None
+    context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def client_context(tls: SipTls) -> ssl.SSLContext:
+    """For connections that we open. Raises OSError."""
+    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -16,16 +15,16 @@ from typing import Final, Self
 from offhook.codecs import opus
 from offhook.providers.rtp.ports import NoPortLeft, PortPool
 from offhook.providers.sip.core import Fields
+from offhook.providers.sip.endpoint import Endpoint
 from offhook.providers.sip.events import RequestArrived, RequestDone, UaEvent
 from offhook.providers.sip.headers import NameAddr
 from offhook.providers.sip.hop import Hop
 from offhook.providers.sip.invite import InviteSession
 from offhook.providers.sip.message import Message, Response
 from offhook.providers.sip.resolver import Resolver, Unresolvable
-from offhook.providers.sip.transaction import Transactions
-from offhook.providers.sip.transport import SipTransport
-from offhook.providers.sip.uri import BadUri, Uri, format_host
-from offhook.providers.sip.useragent import UserAgent
+from offhook.providers.sip.settings import SipTls
+from offhook.providers.sip.sockets import client_context
+from offhook.providers.sip.uri import BadUri, Uri
 from offhook.qa.phones.base import CallLog, CallOrder, Operator, Phone, Unable, Unreachable
 from offhook.qa.phones.ladder import call_id_of
 from offhook.qa.phones.pacer import Pacer
@@ -76,13 +75,10 @@ class SipPhone(Phone):
         "Where the target is, best first; known once the phone is open."
         self.ports = PortPool(*ports, quarantine=REST)
         self._credentials = (username, password) if username else None
-        self._host, self._ca_file, self._verify = host, ca_file, verify
+        self._host, self._tls = host, SipTls(ca_file=ca_file, verify=verify)
         self._calls: dict[str, SipCall] = {}
         "By the id of the session."
         self._by_call_id: dict[str, SipCall] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._due: float | None = None
-        self._flushing = False
         try:
             self._uri = Uri.parse(target.to)
         except BadUri as error:
@@ -105,28 +101,34 @@ class SipPhone(Phone):
             raise Unreachable(f"{self.target.to} leads nowhere: {error}") from error
         except RuntimeError as error:
             raise Unable(f"{self.target.to}: {error}") from error
-        self._context = self._tls() if any(hop.transport == "tls" for hop in self.hops) else None
-        self._transport = SipTransport(
-            self._arrived, self._lost, trusted=lambda host: True, client_tls=lambda hop: self._context or self._tls()
+        tls = client_context(self._tls) if any(hop.transport == "tls" for hop in self.hops) else None
+        self._sip = Endpoint(
+            self._act,
+            self.local_to,
+            user="qa",
+            user_agent="offhook-qa",
+            trusted=lambda host: True,
+            client_tls=lambda hop: tls or client_context(self._tls),
+            on_message=self._arrived,
+            on_send=self._sent,
         )
-        self._ua = UserAgent(Transactions(sent_by=self._sent_by), user_agent="offhook-qa", contact_of=self._contact)
         try:
             for hop in self.hops:
                 await self._listen(hop)
         except BaseException:
-            await self._transport.close()
+            await self._sip.close()
             raise
         return self
 
     async def _listen(self, hop: Hop) -> None:
         """Have a socket that fits a hop. TLS has none of its own: what the agent asks comes by our connection."""
-        host = self._host or self._transport.local_to(hop.host)
+        host = self._host or self._sip.transport.local_to(hop.host)
         if not host:
             raise Unreachable(f"{self.target.to}: no address of this machine leads to {hop.host}")
-        if hop.transport == "tls" or (hop.transport, host) in [at[:2] for at in self._transport.addresses]:
+        if hop.transport == "tls" or (hop.transport, host) in [at[:2] for at in self._sip.transport.addresses]:
             return
         try:
-            await self._transport.listen(hop.transport, host, 0)
+            await self._sip.transport.listen(hop.transport, host, 0)
         except OSError as error:
             raise Unreachable(f"no SIP socket at {host}: {error}; is it an address of this machine?") from error
 
@@ -134,10 +136,7 @@ class SipPhone(Phone):
         """Say what is left to say, and close the sockets."""
         for call in tuple(self._calls.values()):
             call.hang_up("the phone was closed")
-        self.flush()
-        await self._transport.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        await self._sip.close()
 
     async def carry(self, order: CallOrder, operator: Operator) -> CallLog:
         """Make a call and see it through to its end.
@@ -176,7 +175,7 @@ class SipPhone(Phone):
         headers: Fields,
     ) -> InviteSession:
         """Send the INVITE of a call. Raises ValueError for headers that cannot be sent."""
-        session = self._ua.invite(
+        session = self._sip.ua.invite(
             target,
             hop,
             local=local,
@@ -199,32 +198,11 @@ class SipPhone(Phone):
 
     def local_to(self, hop: Hop) -> str:
         """Our address on the way to a hop."""
-        return hop.local or self._host or self._transport.local_to(hop.host)
+        return hop.local or self._host or self._sip.transport.local_to(hop.host)
 
     def flush(self) -> None:
         """Send what waits, act on what that made known, and set the timer."""
-        if self._flushing:
-            return  # whoever flushes now sees to it
-        self._flushing = True
-        try:
-            while True:
-                outbox = self._ua.outbox[:]
-                self._ua.outbox.clear()
-                for data, hop in outbox:
-                    self._tap(data, hop, out=True)
-                    self._transport.send(data, hop)
-                events = self._ua.events()
-                self._act(events)
-                if not outbox and not events:
-                    break
-        finally:
-            self._flushing = False
-        due = self._ua.next_timer()
-        if self._timer is not None and self._due != due:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None and due is not None:
-            self._timer, self._due = self._loop.call_at(due, self._tick), due
+        self._sip.flush()
 
     # --- in and out
 
@@ -234,30 +212,17 @@ class SipPhone(Phone):
             call.alive = True
             if call.order.keep_packets:
                 self._tap(message.encode(), hop, out=False)
-        try:
-            self._act(self._ua.receive(message, hop, self._loop.time()))
-            if call is not None and isinstance(message, Response) and message.status >= 200:
-                call.answered_finally(message)
-        finally:
-            self.flush()
+        self._sip.receive(message, hop)
+        if call is not None and isinstance(message, Response) and message.status >= 200:
+            call.answered_finally(message)
 
-    def _lost(self, hop: Hop) -> None:
-        try:
-            self._act(self._ua.transport_failed(hop, self._loop.time()))
-        finally:
-            self.flush()
-
-    def _tick(self) -> None:
-        self._timer = None
-        try:
-            self._act(self._ua.tick(self._loop.time()))
-        finally:
-            self.flush()
+    def _sent(self, data: bytes, hop: Hop) -> None:
+        self._tap(data, hop, out=True)
 
     def _act(self, events: Sequence[UaEvent]) -> None:
         for event in events:
             if isinstance(event, RequestArrived):
-                self._ua.dismiss(event.tx, self._loop.time())
+                self._sip.ua.dismiss(event.tx, self._loop.time())
             elif not isinstance(event, RequestDone):
                 call = self._calls.get(event.session.id)
                 if call is not None:
@@ -266,27 +231,5 @@ class SipPhone(Phone):
     def _tap(self, data: bytes, hop: Hop, *, out: bool) -> None:
         call = self._by_call_id.get(call_id_of(data))
         if call is not None and call.order.keep_packets:
-            local = (self.local_to(hop), self._port(hop) or 5061)
+            local = (self.local_to(hop), self._sip.port(hop) or 5061)
             call.tap_sip(data, out=out, local=local, remote=(hop.host, hop.port))
-
-    # --- what we call ourselves
-
-    def _port(self, hop: Hop) -> int:
-        """The port that listens for this transport; 0 for TLS."""
-        found = [port for transport, _, port in self._transport.addresses if transport == hop.transport]
-        return found[0] if found else 0
-
-    def _sent_by(self, hop: Hop) -> str:
-        return format_host(self.local_to(hop), self._port(hop))
-
-    def _contact(self, hop: Hop) -> str:
-        transport = "" if hop.transport == "udp" else f";transport={hop.transport}"
-        return f"sip:qa@{self._sent_by(hop)}{transport}"
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if not self._verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context

@@ -10,6 +10,7 @@ from typing import Final
 
 from offhook.codecs import opus
 from offhook.providers.rtp.media import G722, OPUS, PCMA, PCMU, Address, Codec
+from offhook.providers.sip.endpoint import Endpoint
 from offhook.providers.sip.events import (
     Cancelled,
     Ended,
@@ -22,13 +23,9 @@ from offhook.providers.sip.events import (
 )
 from offhook.providers.sip.hop import Hop
 from offhook.providers.sip.invite import InviteSession
-from offhook.providers.sip.message import Message
 from offhook.providers.sip.negotiation import BadSdp, MediaNegotiator, NotAcceptable
 from offhook.providers.sip.sockets import family_of
-from offhook.providers.sip.transaction import Transactions
-from offhook.providers.sip.transport import SipTransport
 from offhook.providers.sip.uri import format_host
-from offhook.providers.sip.useragent import UserAgent
 from offhook.qa.reference.behaviour import Behaviour, behaviour_of
 from offhook.qa.reference.brain import Brain, HangUp, Order, Transfer
 from offhook.qa.reference.lines import Lines
@@ -61,23 +58,18 @@ class SipReference:
         self._loop = asyncio.get_running_loop()
         self.rng = random.Random(seed)  # noqa: S311  # numbers that need to be distinct only
         self.codecs = _codecs()
-        self._transport = SipTransport(self._arrived, self._lost, trusted=lambda host: True)
-        self._host, self._port = "127.0.0.1", 0
-        self._ua = UserAgent(
-            Transactions(sent_by=lambda hop: format_host(self.near(hop), self._port)),
-            user_agent="offhook reference",
-            contact_of=self._contact,
+        self._sip = Endpoint(
+            self._act, self.near, user="reference", user_agent="offhook reference", trusted=lambda host: True
         )
+        self._host = "127.0.0.1"
         self._calls: dict[str, SipCall] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._flushing = False
 
     async def listen(self, host: str, port: int) -> int:
         """Listen on UDP and TCP; gives the port. Raises OSError."""
         self._host = host
-        self._port = await self._transport.listen("udp", host, port)
-        await self._transport.listen("tcp", host, self._port)
-        return self._port
+        port = await self._sip.transport.listen("udp", host, port)
+        await self._sip.transport.listen("tcp", host, port)
+        return port
 
     async def close(self) -> None:
         """Hang up, and close the sockets."""
@@ -86,54 +78,17 @@ class SipReference:
         self.flush()
         for call in tuple(self._calls.values()):
             call.ended("reference")
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._transport.close()
+        await self._sip.close()
 
     def near(self, hop: Hop) -> str:
         """Our address as that peer sees it."""
-        return hop.local or self._transport.local_to(hop.host) or self._host
-
-    def _contact(self, hop: Hop) -> str:
-        transport = "" if hop.transport == "udp" else f";transport={hop.transport}"
-        return f"sip:reference@{format_host(self.near(hop), self._port)}{transport}"
-
-    # --- messages ----------------------------------------------------------------------
-
-    def _arrived(self, message: Message, hop: Hop) -> None:
-        self._act(self._ua.receive(message, hop, self._loop.time()))
-        self.flush()
-
-    def _lost(self, hop: Hop) -> None:
-        self._act(self._ua.transport_failed(hop, self._loop.time()))
-        self.flush()
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._act(self._ua.tick(self._loop.time()))
-        self.flush()
+        return hop.local or self._sip.transport.local_to(hop.host) or self._host
 
     def flush(self) -> None:
         """Send what waits, and set the timer."""
-        if self._flushing:
-            return
-        self._flushing = True
-        while True:
-            outbox = self._ua.outbox[:]
-            self._ua.outbox.clear()
-            for data, hop in outbox:
-                self._transport.send(data, hop)
-            events = self._ua.events()
-            self._act(events)
-            if not outbox and not events:
-                break
-        self._flushing = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due = self._ua.next_timer()
-        if due is not None:
-            self._timer = self._loop.call_at(due, self._tick)
+        self._sip.flush()
+
+    # --- messages ----------------------------------------------------------------------
 
     def _act(self, events: Sequence[UaEvent]) -> None:
         for event in events:
@@ -145,12 +100,12 @@ class SipReference:
     def _request(self, event: RequestArrived) -> None:
         now = self._loop.time()
         if event.request.method != "INVITE":
-            self._ua.dismiss(event.tx, now)
+            self._sip.ua.dismiss(event.tx, now)
             return
         if len(self._calls) >= MAX_CALLS:
-            self._ua.respond(event.tx, 503, now=now)
+            self._sip.ua.respond(event.tx, 503, now=now)
             return
-        session = self._ua.take_invite(event.tx, now, session_expires=0)
+        session = self._sip.ua.take_invite(event.tx, now, session_expires=0)
         if session is not None:
             SipCall(self, session, event.hop, self._loop)
 

@@ -14,6 +14,7 @@ from offhook.codecs.g711 import pcm_to_ulaw
 from offhook.providers.rtp.media import PCMA, PCMU, Address, Codec, MediaPlan
 from offhook.providers.rtp.packet import RtpPacket, is_rtcp, parse
 from offhook.providers.rtp.srtp import SrtpContext
+from offhook.providers.sip.endpoint import Endpoint
 from offhook.providers.sip.events import (
     Acked,
     Cancelled,
@@ -25,15 +26,12 @@ from offhook.providers.sip.events import (
     RequestArrived,
     UaEvent,
 )
-from offhook.providers.sip.hop import Hop
+from offhook.providers.sip.hop import Hop, Transport
 from offhook.providers.sip.invite import InviteSession
 from offhook.providers.sip.message import Message
 from offhook.providers.sip.negotiation import MediaNegotiator
 from offhook.providers.sip.sockets import family_of
-from offhook.providers.sip.transaction import Transactions
-from offhook.providers.sip.transport import SipTransport
 from offhook.providers.sip.uri import format_host
-from offhook.providers.sip.useragent import UserAgent
 from offhook.qa.activity import Samples
 
 
@@ -73,7 +71,7 @@ class SipAgent:
     """One agent. What it does in a call it does in the last one."""
 
     behaviour: Behaviour
-    transport_name: str = "udp"
+    transport_name: Transport = "udp"
     host: str = "127.0.0.1"
     came: list[Came] = field(default_factory=list)
     rtcp: list[bytes] = field(default_factory=list)
@@ -102,11 +100,15 @@ class SipAgent:
         self.rtp.bind((self.host, 0))
         self.rtp.setblocking(False)
         self._loop.add_reader(self.rtp, self._heard)
-        self._transport = SipTransport(self._arrived, lambda hop: None, trusted=lambda host: True)
-        self.port = await self._transport.listen(self.transport_name, self.host, 0, **listen)  # type: ignore[arg-type]
-        here = format_host(self.host, self.port)
-        self._ua = UserAgent(Transactions(sent_by=lambda hop: here), contact_of=lambda hop: self.uri, user_agent="x")
-        self._timer: asyncio.TimerHandle | None = None
+        self._sip = Endpoint(
+            self._act,
+            lambda hop: self.host,
+            user="agent",
+            user_agent="x",
+            trusted=lambda host: True,
+            on_message=self._arrived,
+        )
+        self.port = await self._sip.transport.listen(self.transport_name, self.host, 0, **listen)
         self._protect: SrtpContext | None = None
         self._unprotect: SrtpContext | None = None
 
@@ -125,37 +127,16 @@ class SipAgent:
             await asyncio.wait(self._tasks)
         self._loop.remove_reader(self.rtp)
         self.rtp.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._transport.close()
+        await self._sip.close()
 
     # --- SIP
 
     def _arrived(self, message: Message, hop: Hop) -> None:
-        if self.behaviour.deaf:
-            return
-        self._act(self._ua.receive(message, hop, self._loop.time()))
-        self.flush()
+        if not self.behaviour.deaf:
+            self._sip.receive(message, hop)
 
     def flush(self) -> None:
-        while True:
-            outbox = self._ua.outbox[:]
-            self._ua.outbox.clear()
-            for data, hop in outbox:
-                self._transport.send(data, hop)
-            events = self._ua.events()
-            self._act(events)
-            if not outbox and not events:
-                break
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if (due := self._ua.next_timer()) is not None:
-            self._timer = self._loop.call_at(due, self._tick)
-
-    def _tick(self) -> None:
-        self._act(self._ua.tick(self._loop.time()))
-        self.flush()
+        self._sip.flush()
 
     def _act(self, events: Sequence[UaEvent]) -> None:
         for event in events:
@@ -185,17 +166,17 @@ class SipAgent:
     def _request(self, event: RequestArrived, now: float) -> None:
         behaviour, request = self.behaviour, event.request
         if request.method != "INVITE":
-            self._ua.dismiss(event.tx, now)
+            self._sip.ua.dismiss(event.tx, now)
             return
         self.invites.append(request)
         if behaviour.challenge and "Authorization" not in request.headers:
             asked = 'Digest realm="lab", nonce="abc", qop="auth", algorithm=MD5'
-            self._ua.respond(event.tx, 401, headers=[("WWW-Authenticate", asked)], now=now)
+            self._sip.ua.respond(event.tx, 401, headers=[("WWW-Authenticate", asked)], now=now)
             return
         if behaviour.refuse_with:
-            self._ua.respond(event.tx, behaviour.refuse_with, headers=[("Contact", "<sip:x@127.0.0.9>")], now=now)
+            self._sip.ua.respond(event.tx, behaviour.refuse_with, headers=[("Contact", "<sip:x@127.0.0.9>")], now=now)
             return
-        session = self._ua.take_invite(event.tx, now)
+        session = self._sip.ua.take_invite(event.tx, now)
         assert session is not None
         assert session.remote_offer is not None
         self.session = session
@@ -276,7 +257,7 @@ def hang_up(agent: SipAgent) -> None:
 
 
 @asynccontextmanager
-async def sip_agent(transport: str = "udp", host: str = "127.0.0.1", **behaviour: Any) -> AsyncIterator[SipAgent]:
+async def sip_agent(transport: Transport = "udp", host: str = "127.0.0.1", **behaviour: Any) -> AsyncIterator[SipAgent]:
     """Have an agent that behaves so; `agent.uri` is its address."""
     agent = SipAgent(Behaviour(**behaviour), transport, host)
     await agent.open()

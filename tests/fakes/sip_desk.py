@@ -174,8 +174,8 @@ class SipDesk:
         self.board.run = self._run  # type: ignore[method-assign]
         self.board.start()
         self.service = SipService(settings, self.board)
-        self.wire = Wire(self.service._arrived)
-        self.service._transport = self.wire  # type: ignore[assignment]
+        self.wire = Wire(self.service._sip.receive)
+        self.service._sip.transport = self.wire  # type: ignore[assignment]
 
     def _raised(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -215,10 +215,10 @@ class SipDesk:
             "calls": self.board.active,
             "tasks": self.board._tasks,
             "agents": self.pool.out,
-            "ua": service._ua.sessions,
-            "transactions": len(service._ua._transactions),
-            "invites": service._ua._invites,
-            "undecided": service._ua._undecided,
+            "ua": service._sip.ua.sessions,
+            "transactions": len(service._sip.ua._transactions),
+            "invites": service._sip.ua._invites,
+            "undecided": service._sip.ua._undecided,
             "errors": self.errors,
         }
         return {name: value for name, value in held.items() if value}

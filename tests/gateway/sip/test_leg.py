@@ -121,8 +121,8 @@ async def test_a_cancel_on_the_heels_of_its_invite(desk: SipDesk) -> None:
     head = invite.partition(b"\r\n\r\n")[0].replace(b"INVITE", b"CANCEL").split(b"\r\n")
     cancel = b"\r\n".join([*(line for line in head if not line.startswith(b"Content")), b"", b""])
     hop = Hop("udp", phone.host, 5060, OURS, 5060)
-    desk.service._arrived(parse(invite), hop)
-    desk.service._arrived(parse(cancel), hop)
+    desk.service._sip.receive(parse(invite), hop)
+    desk.service._sip.receive(parse(cancel), hop)
     await asyncio.sleep(0.1)
     assert session.state == "ended"
     assert not desk.pool.agents
