@@ -1,16 +1,24 @@
-"""Two runs side by side: what got worse beyond noise, what got better, which scenarios changed their verdict."""
+"""Two runs side by side: what got worse beyond noise, what got better, which scenarios changed their verdict.
+
+Theory of operation
+-------------------
+Hundreds of figures are compared, and of hundreds some differ much by chance alone. A difference counts when three
+things are true: it is greater than the dialer's own error, the bootstrap's interval of it leaves out zero, and a
+permutation test finds it so rare that not one in twenty comparisons of a bot with itself has any like it. Half of that
+chance is for the figures of all scenarios together, which need some seven calls a run to be judged at all; half for
+those of each scenario, which need some ten.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from offhook.qa.measuring.metrics import METRICS
 from offhook.qa.running.folder import read_run
 from offhook.qa.running.result import RunReport, ScenarioReport, Verdict
-from offhook.qa.running.statistics import Difference, difference
+from offhook.qa.running.statistics import Difference, beyond_chance, difference
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +27,9 @@ SLACK: Final = {"ms": 20.0, "s": 0.1, "pct": 1.0, "MOS": 0.1, "": 0.5}
 """Smaller changes are none, by unit: what the dialer's own calibration leaves open."""
 
 EVERYTHING: Final = "all scenarios"
+
+MISTAKEN: Final = 0.05
+"""Share of comparisons of a bot with itself in which something is called worse or better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +42,8 @@ class Changed:
 
     @property
     def worse(self) -> bool:
-        """It passed and fails now."""
-        return self.before == Verdict.PASS and self.after == Verdict.FAIL
+        """It passed, and fails now or is not there any more."""
+        return self.before == Verdict.PASS and self.after in (Verdict.FAIL, Verdict.UNREACHABLE)
 
 
 @dataclass(slots=True)
@@ -88,8 +99,8 @@ def compare_files(before: Path, after: Path) -> Comparison:
 def compare(before: RunReport, after: RunReport) -> Comparison:
     """Compare two runs."""
     found = Comparison(before.run_id, after.run_id)
-    found.differences[EVERYTHING] = list(_differences(before.scenarios, after.scenarios))
     later = {one.name: one for one in after.scenarios}
+    pairs = []
     for old in before.scenarios:
         new = later.get(old.name)
         if new is None:
@@ -97,29 +108,56 @@ def compare(before: RunReport, after: RunReport) -> Comparison:
             continue
         if old.verdict != new.verdict:
             found.changed.append(Changed(old.name, old.verdict, new.verdict))
-        found.differences[old.name] = list(_differences([old], [new]))
+        pairs.append((old, new))
+    found.differences[EVERYTHING] = _differences([pairs])[0]
+    each = _differences([[pair] for pair in pairs]) if len(pairs) > 1 else [[]] * len(pairs)
+    found.differences |= {old.name: differences for (old, _), differences in zip(pairs, each, strict=True)}
     return found
 
 
-def _differences(before: list[ScenarioReport], after: list[ScenarioReport]) -> Iterator[Difference]:
-    old, new = _samples(before), _samples(after)
-    for name, metric in METRICS.items():
-        if name in old and name in new and metric.better:
-            slack = SLACK[metric.unit]
-            one = difference(name, old[name], new[name], slack=slack, higher_is_worse=metric.better == "low")
-            if one is not None:
-                yield one
+Pairs = list[tuple[ScenarioReport, ScenarioReport]]
 
 
-def _samples(reports: list[ScenarioReport]) -> dict[str, list[float]]:
-    """Every metric's samples over the calls that count."""
-    found: dict[str, list[float]] = {}
-    for report in reports:
-        for call in report.calls:
-            if call.verdict in (Verdict.PASS, Verdict.FAIL):
-                for name, value in call.metrics.items():
-                    values = value if isinstance(value, list) else [value]
-                    found.setdefault(name, []).extend(
-                        float(item) for item in values if isinstance(item, int | float) and not isinstance(item, bool)
-                    )
+def _differences(groups: list[Pairs]) -> list[list[Difference]]:
+    """Of each group of scenarios, every metric of both runs; what is beyond chance, among all of them, is marked."""
+    found: list[list[Difference]] = []
+    strata = []
+    for pairs in groups:
+        sides = [(_samples(old), _samples(new)) for old, new in pairs]
+        rows = []
+        for name, metric in METRICS.items():
+            calls = [(old.get(name, []), new.get(name, [])) for old, new in sides if name in old and name in new]
+            old, new = ([value for run in calls for samples in run[side] for value in samples] for side in (0, 1))
+            if metric.better:
+                slack = SLACK[metric.unit]
+                one = difference(name, old, new, slack=slack, higher_is_worse=metric.better == "low")
+                if one is not None:
+                    rows.append(one)
+                    strata.append(calls)
+        found.append(rows)
+    level = MISTAKEN / 2 / max(1, len(strata))
+    tests = iter(strata)
+    return [[_sure(one, next(tests), level) for one in rows] for rows in found]
+
+
+def _sure(one: Difference, strata: list[tuple[list[list[float]], list[list[float]]]], level: float) -> Difference:
+    if not (one.worse or one.better):
+        return one
+    if beyond_chance(strata, level=level, higher_is_worse=METRICS[one.metric].better == "low"):
+        return one
+    return replace(one, worse=False, better=False)
+
+
+def _samples(report: ScenarioReport) -> dict[str, list[list[float]]]:
+    """Every metric's samples, call by call, of the calls that count."""
+    found: dict[str, list[list[float]]] = {}
+    for call in report.calls:
+        if call.verdict in (Verdict.PASS, Verdict.FAIL):
+            for name, value in call.metrics.items():
+                values = value if isinstance(value, list) else [value]
+                numbers = [
+                    float(item) for item in values if isinstance(item, int | float) and not isinstance(item, bool)
+                ]
+                if numbers:
+                    found.setdefault(name, []).append(numbers)
     return found

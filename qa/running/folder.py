@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +20,13 @@ RUN_FILE: Final = "run.json"
 CALLS: Final = "calls"
 """Folder of the calls' recordings and captures."""
 
+SCHEMA: Final = 1
+"""Of run.json, as this version writes and reads it."""
+
 _REPORT: Final = TypeAdapter(RunReport)
+
+_NAME: Final = re.compile(r"(\d{8}-\d{6})(?:-(\d{1,3}))?")
+"""A folder's name as `new_folder` gives it."""
 
 
 class NoRun(Exception):
@@ -42,7 +50,7 @@ def new_folder(root: Path) -> Path:
 def find_run(given: Path, root: Path) -> Path:
     """The folder of a run: as given, that of a run.json, a name below `root`, or the `last` one. Raises NoRun."""
     if str(given) == "last":
-        runs = sorted(found.parent for found in root.glob(f"*/{RUN_FILE}"))
+        runs = sorted((found.parent for found in root.glob(f"*/{RUN_FILE}")), key=_began)
         if not runs:
             raise NoRun(f"no run in {root} yet; `offhook qa run` makes one")
         return runs[-1]
@@ -52,31 +60,42 @@ def find_run(given: Path, root: Path) -> Path:
     raise NoRun(f"{given}: no run there; name a folder with a {RUN_FILE}, or `last`")
 
 
+def _began(folder: Path) -> tuple[str, int, str]:
+    """For the order of runs. Folders that somebody named are copies, and come before all others."""
+    found = _NAME.fullmatch(folder.name)
+    return (found[1], int(found[2] or 1), "") if found else ("", 0, folder.name)
+
+
 def read_run(folder: Path) -> RunReport:
     """Read a run back. Raises NoRun."""
     file = folder / RUN_FILE if folder.is_dir() else folder
     try:
-        return _REPORT.validate_json(file.read_bytes())
+        found = _REPORT.validate_json(file.read_bytes())
     except OSError as error:
         raise NoRun(f"{file}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise NoRun(f"{file} is no run of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if found.schema != SCHEMA:
+        raise NoRun(f"{file} has schema {found.schema}, and this version reads {SCHEMA}; use that which wrote it")
+    return found
 
 
 def write_run(report: RunReport, folder: Path) -> Path:
     """Write run.json, whole or not at all."""
     file = folder / RUN_FILE
     fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps(_plain(asdict(report)), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    fresh.write_text(json.dumps(plain(asdict(report)), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     os.replace(fresh, file)
     return file
 
 
-def _plain(value: Any) -> Any:
-    """Floats rounded to what anybody reads: a tenth of a microsecond."""
+def plain(value: Any) -> Any:
+    """For JSON: floats to a tenth of a microsecond, as nobody reads more; what is no number is null."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return round(value, 4) if isinstance(value, float) else value
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value

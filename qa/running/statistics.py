@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
+from math import ceil, comb
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,9 @@ FEWEST_OF_A_RATE: Final = 10
 
 NOISE_SEED: Final = 20_260_101
 """Of the resampling: the same samples give the same interval."""
+
+DEALT: Final = 200
+"""Deals of a permutation test that are looked at together."""
 
 Statistics = dict[str, float | None]
 """n, p50, p90, p95, p99, max, and p95_low and p95_high, the bounds of the 95 % interval of p95."""
@@ -104,3 +107,69 @@ def difference(
     worse, better = low > 0 and now - was > slack, high < 0 and was - now > slack
     low, high = sorted((sign * low, sign * high))
     return Difference(metric, sign * was, sign * now, low, high, (len(old), len(new)), worse, better)
+
+
+Calls = Sequence[Sequence[float]]
+"""Of one metric: the samples of each call."""
+
+
+def beyond_chance(strata: Sequence[tuple[Calls, Calls]], *, level: float, higher_is_worse: bool = True) -> bool:
+    """Whether two runs differ in their p95 (of scores: p5) by more than chance would make them.
+
+    A permutation test (Fisher 1935): calls are dealt to both runs anew, each stratum for itself, and the difference
+    must hardly ever be as great again. It is exact for however few calls, and samples of one call stay together.
+
+    Args:
+        strata: of each scenario the calls of the earlier and of the later run.
+        level: share of the deals that may differ as much.
+        higher_is_worse: as in `difference`.
+    """
+    sign = 1.0 if higher_is_worse else -1.0
+    values: list[float] = []
+    call_of: list[int] = []
+    later: list[bool] = []
+    parts = []
+    for before, after in strata:
+        begun = len(later)
+        for run, calls in enumerate((before, after)):
+            for samples in calls:
+                values += [sign * value for value in samples]
+                call_of += [len(later)] * len(samples)
+                later.append(bool(run))
+        parts.append(slice(begun, len(later)))
+    order = np.argsort(np.asarray(values, np.float64), kind="stable")
+    ranked, ranked_call = np.asarray(values, np.float64)[order], np.asarray(call_of, np.intp)[order]
+    labels = np.asarray(later, np.bool_)
+    seen = _p95_changes(ranked, labels[None, ranked_call])
+    if not len(seen):
+        return False
+    deals = ceil(2 / level)
+    allowed = int(level * (deals + 1)) - 1  # the deal that was seen is one of them
+    rng = np.random.default_rng(NOISE_SEED)
+    for done in range(0, deals, DEALT):
+        dealt = np.tile(labels, (min(DEALT, deals - done), 1))
+        for part in parts:
+            dealt[:, part] = rng.permuted(dealt[:, part], axis=1)
+        allowed -= int((np.abs(_p95_changes(ranked, dealt[:, ranked_call])) >= abs(seen[0]) - 1e-9).sum())
+        if allowed < 0:
+            return False
+    return True
+
+
+def _p95_changes(ranked: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """p95 of the later samples less that of the others, in each row; rows in which one side has none are left out.
+
+    Args:
+        ranked: samples in order.
+        later: a row for each deal: which samples are the later run's.
+    """
+    some = later.any(axis=1) & ~later.all(axis=1)
+    changes = np.zeros(int(some.sum()))
+    for side, sign in ((later[some], 1.0), (~later[some], -1.0)):
+        counts = side.cumsum(axis=1, dtype=np.int32)
+        place = 0.95 * (counts[:, -1] - 1)
+        low = np.floor(place).astype(np.int32)
+        high = np.minimum(low + 1, counts[:, -1] - 1)
+        first, second = (ranked[(counts > at[:, None]).argmax(axis=1)] for at in (low, high))
+        changes += sign * (first + (place - low) * (second - first))
+    return changes
