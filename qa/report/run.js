@@ -131,7 +131,8 @@
         const title = stop === null ? `${what}: the agent talked on` : `${what}: the agent stopped after ${Math.round(one.stop_ms)} ms`;
         const y = top.agent - GAP / 2, to = x(one.at + (stop ?? 0.3));
         add("path", { d: `M${x(one.at)} ${top.caller + 4}V${y}H${to}V${stop === null ? y : end - 4}`, class: "stop" }, title);
-        label(to + 4, end - 5, stop === null ? "talked on" : `stop ${Math.round(one.stop_ms)} ms`, "stop");
+        const aside = to > width - 80;
+        label(to + (aside ? -4 : 4), end - 5, stop === null ? "talked on" : `stop ${Math.round(one.stop_ms)} ms`, aside ? "stop left" : "stop");
       }
       call.turns.forEach((turn) => {
         if (turn.v2v_ms === undefined) return;
@@ -190,7 +191,7 @@
     seek(at, play) {
       this.show(at);
       const left = this.x(this.at) - this.box.clientWidth / 2;
-      if (this.zoom > 1) this.box.scrollLeft = left;
+      this.box.scrollLeft = left;
       if (!this.audio) return;
       this.audio.currentTime = this.at;
       if (play) this.audio.play().catch(() => this.told.append(" · the recording cannot be played"));
@@ -205,12 +206,13 @@
   // --- the parts of a call ---
 
   function part(title, ...children) {
-    return children.flat().filter(Boolean).length ? [el("h3", {}, title), ...children] : [];
+    const there = children.flat().filter(Boolean);
+    return there.length ? [el("h3", {}, title), ...there] : [];
   }
 
   function bars(call) {
     const rows = [];
-    for (const [field, metric, what] of [["v2v_ms", "v2v_ms", "answer"], ["barge_stop_ms", "barge_stop_ms", "stop"]])
+    for (const [field, metric, what] of [["v2v_ms", "v2v_ms", "reply to"], ["barge_stop_ms", "barge_stop_ms", "stop for"]])
       for (const turn of call.turns) if (turn[field] !== undefined) rows.push([metric, what, turn, turn[field]]);
     if (!rows.length) return [];
     const most = Math.max(...rows.map((row) => row[3]), ...rows.map((row) => (METRICS[row[0]].bad || 0) * 1.1));
@@ -221,7 +223,7 @@
       const picture = sv("svg", { viewBox: "0 0 100 14", preserveAspectRatio: "none", "aria-hidden": "true" },
         sv("rect", { width: 100, height: 14, class: "track" }),
         sv("rect", { width: 100 * value / most, y: 2, height: 10, class: grade(metric, value) }), tick(good), tick(bad));
-      return [el("span", {}, moment(call, turn.start), " ", what, " ", words(turn.name)), el("span", { class: "bar" }, picture),
+      return [el("span", {}, moment(call, turn.start), " ", what, " ", words(turn.name || "the caller")), el("span", { class: "bar" }, picture),
         el("span", { class: "n " + grade(metric, value) }, figure(value, "ms"))];
     })), el("p", { class: "soft" }, `Dashed: good up to ${METRICS.v2v_ms.good} ms and bad beyond ${METRICS.v2v_ms.bad} ms for an answer, `,
       `${METRICS.barge_stop_ms.good} and ${METRICS.barge_stop_ms.bad} ms for a stop.`)];
@@ -233,9 +235,9 @@
   function transcript(call) {
     return call.turns.length ? [el("ol", { class: "turns" }, call.turns.map((turn) => {
       const more = [];
-      if (turn.v2v_ms !== undefined) more.push(el("span", { class: grade("v2v_ms", turn.v2v_ms) }, ` after ${Math.round(turn.v2v_ms)} ms`));
-      if (turn.barge_stop_ms !== undefined) more.push(el("span", { class: grade("barge_stop_ms", turn.barge_stop_ms) }, ` the agent stopped after ${Math.round(turn.barge_stop_ms)} ms`));
-      if (turn.cut) more.push(el("span", { class: "bad" }, " cut off"));
+      if (turn.v2v_ms !== undefined) more.push(el("span", { class: grade("v2v_ms", turn.v2v_ms) }, ` · after ${Math.round(turn.v2v_ms)} ms`));
+      if (turn.barge_stop_ms !== undefined) more.push(el("span", { class: grade("barge_stop_ms", turn.barge_stop_ms) }, ` · the agent stopped after ${Math.round(turn.barge_stop_ms)} ms`));
+      if (turn.cut) more.push(el("span", { class: "bad" }, " · cut off"));
       const said = turn.text ? words(turn.text) : el("span", { class: "soft" }, `speaks for ${figure(turn.end - turn.start, "s")}; not written down`);
       return el("li", { class: turn.who }, moment(call, turn.start), el("span", { class: "who" }, turn.who), el("span", {}, said, more));
     }))] : [];
