@@ -15,8 +15,9 @@ from offhook.qa.phones.base import CallLog
 TRUSTED_LATE_MS: Final = 20.0
 """A caller one of whose hundred frames is later than this measures its own machine."""
 
-LOST_SHARE: Final = 0.005
-"""Share of the frames that may be missing, and two at least: the last frames before a hang-up."""
+LOST_SHARE: Final = 0.01
+"""Share of the frames that may be missing, and five at least: those before a hang-up, and a short stall in silence. What
+is missing of speech is told by its sound."""
 
 LEAST_FRAMES: Final = 50
 """In a call shorter than a second, such as one that is refused, one frame is a large share and times nothing."""
@@ -52,7 +53,7 @@ def doubts(log: CallLog, record: CallerRecord, sounds: Mapping[str, Samples]) ->
             f"the caller's frames left up to {late:.0f} ms late (99th percentile; {TRUSTED_LATE_MS:g} ms are allowed):"
             " this machine is too busy; make fewer calls at once"
         )
-    allowed = max(2, LOST_SHARE * log.due)
+    allowed = max(5, LOST_SHARE * log.due)
     missing = max(log.lost_frames, log.due - len(log.left_at) if log.left_at else 0)
     if missing > allowed and log.due >= LEAST_FRAMES:
         reasons.append(f"{missing} of the caller's {log.due} frames never left")
