@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
@@ -14,16 +12,13 @@ from offhook.providers.base import MediaStream, StreamEnded, StreamEvent
 from offhook.providers.rtp.clock import FrameClock
 from offhook.providers.rtp.latch import ip
 from offhook.providers.rtp.media import Address, MediaPlan
-from offhook.providers.rtp.ports import NoPortLeft, PortPool
+from offhook.providers.rtp.ports import PortPool
 from offhook.providers.rtp.quality import MediaStats
 from offhook.providers.rtp.session import RtpSession
-from offhook.providers.rtp.sockets import drain
+from offhook.providers.rtp.sockets import PortPair, drain
 
 BIND_TRIES: Final = 8
 """Ports tried when other programs hold some of the range."""
-
-EXPEDITED: Final = 46 << 2
-"""DSCP EF (RFC 3246) in the TOS byte: voice goes first where the network knows classes."""
 
 OnEvents = Callable[[Sequence[StreamEvent], float], None]
 
@@ -38,21 +33,21 @@ class RtpLeg(MediaStream):
 
     paced = True
 
-    def __init__(self, ports: PortPool, clock: FrameClock, port: int, host: str) -> None:
+    def __init__(self, pair: PortPair, clock: FrameClock) -> None:
         """Use `open`."""
-        self.local = Address(host, port)
+        self.local = pair.local
         "Where we hear RTP; RTCP is on the next port."
-        self.stream_id = f"rtp-{port}"
+        self.stream_id = f"rtp-{pair.local.port}"
         self.on_events: OnEvents = _nobody
         self.closed_by_us = False
         self.early = 0
         "Datagrams that came before there was a plan, and were thrown away."
-        self._ports, self._clock = ports, clock
+        self._pair, self._clock = pair, clock
         self._loop = asyncio.get_running_loop()
         self.session: RtpSession | None = None
         "None before `start`."
-        self._rtp: socket.socket | None = None
-        self._rtcp: socket.socket | None = None
+        self._rtp: socket.socket | None = pair.rtp
+        self._rtcp: socket.socket | None = pair.rtcp
         self._ended = False
 
     @classmethod
@@ -65,20 +60,7 @@ class RtpLeg(MediaStream):
             ValueError: `host` is a name.
         """
         ip(host)
-        loop = asyncio.get_running_loop()
-        for _ in range(BIND_TRIES):
-            port = ports.take(loop.time())
-            leg = cls(ports, clock, port, host)
-            try:
-                leg._rtp = _bound(host, port)
-                leg._rtcp = _bound(host, port + 1)
-            except BaseException as error:
-                leg.close()
-                if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-                    continue
-                raise
-            return leg
-        raise NoPortLeft(f"{BIND_TRIES} RTP ports in a row belong to other programs: give a range of its own")
+        return cls(PortPair(ports, host, asyncio.get_running_loop().time(), tries=BIND_TRIES), clock)
 
     # --- the agreement
 
@@ -228,9 +210,8 @@ class RtpLeg(MediaStream):
         for sock in (self._rtp, self._rtcp):
             if sock is not None:
                 self._clock.sockets.discard(sock)
-                sock.close()
         self._rtp = self._rtcp = None
-        self._ports.give_back(self.local.port, now)
+        self._pair.close(now)
 
     def tick(self, now: float) -> None:
         """Every 20 ms, by the clock: send what is owed, hear what is due."""
@@ -261,23 +242,6 @@ class RtpLeg(MediaStream):
         events = session.receive(data, source, now, is_rtcp=is_rtcp)
         if events:
             self.on_events(events, now)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        with contextlib.suppress(OSError):  # a network that knows no classes loses nothing
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
-        sock.bind((host, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _nobody(events: Sequence[StreamEvent], now: float) -> None:

@@ -1,4 +1,4 @@
-"""The sockets of all calls, read together every few milliseconds.
+"""The sockets of all calls: two for each, read together every few milliseconds.
 
 An event loop that wakes up for every packet spends more on waking than on the packet. The clock, which wakes up every
 5 ms anyhow, reads what has come by then, a datagram of each socket a round. Half of what a packet costs is saved so;
@@ -11,6 +11,7 @@ make every call wait for the next time. So the kernel is asked then when each da
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 import struct
@@ -18,7 +19,12 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from offhook.providers.rtp.media import Address
 from offhook.providers.rtp.packet import MAX_DATAGRAM
+from offhook.providers.rtp.ports import NoPortLeft, PortPool
+
+EXPEDITED: Final = 46 << 2
+"""DSCP EF (RFC 3246) in the TOS byte: voice goes first where the network knows classes."""
 
 ROUNDS: Final = 16
 """Datagrams that are read of a socket at once: what a stall of 300 ms leaves behind. The rest has to wait, or is lost
@@ -41,6 +47,63 @@ STAMPED: Final = 35
 _timespec: Final = struct.Struct("@ll")
 
 OnDatagram = Callable[[bytes, Any, float], None]
+
+
+class PortPair:
+    """The sockets of one call, bound: `rtp`, and `rtcp` on the next port.
+
+    Args:
+        ports: whose port it is.
+        host: IP literal of this machine; `0.0.0.0` and `::` are fine.
+        now: seconds on the clock of `ports`.
+        tries: ports tried when other programs hold some of the range.
+
+    Raises:
+        NoPortLeft: the range is used up, or other programs hold it.
+        OSError: `host` is no address of this machine.
+    """
+
+    def __init__(self, ports: PortPool, host: str, now: float, *, tries: int) -> None:
+        self._ports = ports
+        for _ in range(tries):
+            port = ports.take(now)
+            with contextlib.ExitStack() as undo:
+                undo.callback(ports.give_back, port, now)
+                try:
+                    self.rtp = undo.enter_context(_bound(host, port))
+                    self.rtcp = _bound(host, port + 1)
+                except OSError as error:
+                    if error.errno != errno.EADDRINUSE:
+                        raise
+                    continue
+                undo.pop_all()
+            self.local = Address(host, port)
+            return
+        raise NoPortLeft(f"{tries} RTP ports in a row belong to other programs: give a range of its own")
+
+    def close(self, now: float) -> None:
+        """Let go of both, and let the ports rest. A second time does nothing."""
+        if self.rtp.fileno() >= 0:
+            self.rtp.close()
+            self.rtcp.close()
+            self._ports.give_back(self.local.port, now)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # a network that knows no classes loses nothing
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class Sockets:

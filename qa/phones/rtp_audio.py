@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import socket
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
@@ -12,10 +10,9 @@ from typing import Any, Final
 from offhook.providers.rtp.latch import PROBATION, Latch
 from offhook.providers.rtp.media import Address, MediaPlan, SrtpKey
 from offhook.providers.rtp.packet import is_rtcp
-from offhook.providers.rtp.ports import NoPortLeft, PortPool
 from offhook.providers.rtp.reports import Reporter
 from offhook.providers.rtp.rtcp import BadRtcp, parse
-from offhook.providers.rtp.sockets import drain
+from offhook.providers.rtp.sockets import PortPair, drain
 from offhook.providers.rtp.srtp import SrtpContext, SrtpError
 from offhook.qa.network.model import Delays, Transit, both_ways
 from offhook.qa.phones.pacer import Pacer
@@ -23,73 +20,12 @@ from offhook.qa.phones.rtp_in import RtpIn
 from offhook.qa.phones.rtp_out import RtpOut
 from offhook.qa.scenario.model import Network
 
-BIND_TRIES: Final = 50
-"""Ports in a row that may belong to other programs."""
-
-EXPEDITED: Final = 0xB8
-"""DSCP EF, as telephones mark their audio (RFC 4594 section 4.1)."""
-
 OVERHEAD: Final = 28
 """Bytes of IP and UDP headers, which a slow link carries, too."""
 
 Tap = Callable[[bytes, bool, tuple[str, int], tuple[str, int], str, float | None], None]
 """Told every datagram: data, whether it is ours, our address, theirs, `rtp` or `rtcp`, and when it came, monotonic;
 None: it leaves now."""
-
-
-class RtpPort:
-    """A pair of bound sockets, RTP and RTCP.
-
-    Raises:
-        NoPortLeft: none was free.
-        OSError: `host` is no address of this machine.
-    """
-
-    def __init__(self, ports: PortPool, host: str, now: float) -> None:
-        self._ports = ports
-        for _ in range(BIND_TRIES):
-            port = ports.take(now)
-            try:
-                self.rtp = _bound(host, port)
-            except OSError as error:
-                ports.give_back(port, now)
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                continue
-            try:
-                self.rtcp = _bound(host, port + 1)
-            except OSError as error:
-                self.rtp.close()
-                ports.give_back(port, now)
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                continue
-            self.local = Address(host, port)
-            return
-        raise NoPortLeft(f"{BIND_TRIES} RTP ports in a row belong to other programs: give a range of its own")
-
-    def close(self, now: float) -> None:
-        """Let go of both."""
-        self.rtp.close()
-        self.rtcp.close()
-        self._ports.give_back(self.local.port, now)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        with contextlib.suppress(OSError):  # a network that knows no classes loses nothing
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
-        sock.bind((host, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 class RtpAudio:
@@ -111,7 +47,7 @@ class RtpAudio:
 
     def __init__(
         self,
-        port: RtpPort,
+        port: PortPair,
         pacer: Pacer,
         plan: MediaPlan,
         started: float,

@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from offhook.providers.rtp.media import G722, OPUS, PCMA, PCMU, Address, Codec, MediaPlan
+from offhook.providers.rtp.sockets import PortPair
 from offhook.providers.sip.events import (
     Answered,
     Ended,
@@ -40,7 +41,7 @@ from offhook.qa.phones.base import (
     WirePacket,
 )
 from offhook.qa.phones.ladder import Ladder, redacted
-from offhook.qa.phones.rtp_audio import RtpAudio, RtpPort
+from offhook.qa.phones.rtp_audio import RtpAudio
 from offhook.qa.phones.sip_line import SipLine
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ AFTER_TRANSFER: Final = 5.0
 
 MAX_PACKETS: Final = 200_000
 """Datagrams kept of a call: half an hour both ways."""
+
+BIND_TRIES: Final = 50
+"""RTP ports in a row that may belong to other programs."""
 
 _CODECS: Final[Mapping[str, Codec]] = {codec.name: codec for codec in (PCMU, PCMA, G722, OPUS)}
 
@@ -81,7 +85,7 @@ class SipCall:
             session_id=self._rng.getrandbits(62),
             ptime=media.ptime,
         )
-        self._port: RtpPort | None = None
+        self._port: PortPair | None = None
         self._local = Address("", 0)
         self._session: InviteSession | None = None
         self._line: SipLine | None = None
@@ -164,7 +168,7 @@ class SipCall:
         phone, order = self._phone, self.order
         host = phone.local_to(hop)
         try:
-            self._port = RtpPort(phone.ports, host, time.monotonic())
+            self._port = PortPair(phone.ports, host, time.monotonic(), tries=BIND_TRIES)
         except OSError as error:
             raise Unreachable(f"no audio can be received at {host}: {error}") from error
         self._local = self._port.local
