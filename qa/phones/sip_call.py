@@ -219,8 +219,11 @@ class SipCall:
     def answered_finally(self, response: Response) -> None:
         """A final response to an INVITE, BYE or CANCEL of ours."""
         method = response.cseq.method
-        if method == "INVITE" and not self.log.answered and self._done.done() and response.status >= 300:
+        if method == "INVITE" and not self.log.answered and self._done.done():
             self.log.status = response.status
+            if response.status < 300 and self.log.ended_by == "network":  # somebody is there, and breaks the protocol
+                self.log.ended_by = "agent"
+                self.log.faults.append(self.log.ended_how)
         if self._done.done() and (method == "BYE" or (method == "INVITE" and response.status >= 300)):
             self._part_now()
 
@@ -277,8 +280,10 @@ class SipCall:
             plan = self._negotiator.take_answer(event.sdp)
             self._open(plan, event.session)
         except (BadSdp, NotAcceptable, ValueError) as error:
-            self._fault(f"the answer's SDP cannot be used: {error}")
-            self.hang_up("the answer's SDP cannot be used")
+            why = f"the answer's SDP cannot be used: {error}"
+            self.log.answered = False
+            self._fault(why)
+            self.hang_up(why)
         except RuntimeError as error:  # a library that is not installed
             self.fail(Unable(str(error)))
 

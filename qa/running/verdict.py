@@ -106,7 +106,7 @@ def _answer(facts: Facts) -> Iterator[Finding]:
 
 def _ending(log: CallLog) -> str:
     how = log.ended_how or "no reason was given"
-    return f"{log.status} {how}" if log.status else how
+    return how if not log.status or how.startswith(str(log.status)) else f"{log.status} {how}"
 
 
 def _course(facts: Facts) -> Iterator[Finding]:
@@ -202,6 +202,8 @@ def _step(facts: Facts, step: StepRecord) -> Iterator[Finding]:
         yield _is_answered(asked, expect.answer)
     if expect.refused is not None:
         yield _is_refused(asked, expect.refused)
+    if not facts.log.answered:
+        return  # there was nobody to do anything else
     if expect.agent_speaks is not None:
         yield _speaks(asked) if expect.agent_speaks else _keeps_silent(asked)
     if expect.agent_stops_within is not None:

@@ -428,6 +428,13 @@ async def test_keys_and_transfers_during_a_wait_are_met_by_what_is_expected_next
     assert [one.ok for one in await Case(again, agent).findings()] == [True, False]
 
 
+async def test_of_a_call_that_nobody_answered_no_more_is_said_than_that() -> None:
+    steps = [{"expect": {"answer": True}}, {"expect": {"agent_speaks": True}}]
+    found = await Case(steps, status=486, log={"ended_how": "486 Busy Here"}).only()
+    assert (found.kind, found.ok) == ("answer", False)
+    assert found.message == "the call was not answered: 486 Busy Here"
+
+
 async def test_a_bot_that_refuses_everybody_has_not_refused_a_replayed_token() -> None:
     steps = [{"expect": {"refused": [403]}}]
     tampered = {"target": {"tamper": "replayed_token"}}
