@@ -20,7 +20,7 @@ from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self, get_args
 
 import numpy as np
 
@@ -264,6 +264,8 @@ class Phone(ABC):
     """A way to one target, for any number of calls. An asynchronous context manager."""
 
     way: Way
+    abilities: ClassVar[frozenset[Ability]] = frozenset(get_args(Ability))
+    "What its lines can do at most; with less, a scenario that needs more is refused before anybody is called."
 
     async def __aenter__(self) -> Self:
         return self

@@ -84,6 +84,8 @@ class CarrierPhone(Phone):
         Unable: the target is none of these, or `api_listen` no address.
     """
 
+    abilities = ABILITIES
+
     def __init__(
         self,
         target: Target,

@@ -40,6 +40,7 @@ class LinkPhone(Phone):
     """
 
     way: Literal["link"] = "link"
+    abilities = ABILITIES
 
     def __init__(self, target: Target) -> None:
         scheme, plus, self._url = target.to.partition("+")

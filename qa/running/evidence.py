@@ -87,7 +87,8 @@ async def judge_call(
     if evidence.lacked:
         findings.append(Finding("means", False, evidence.lacked))
     turns = _told(metrics.turns, evidence, transcript)
-    findings += await _judged(loaded, turns)
+    if log.answered:
+        findings += await _judged(loaded, turns, no_words)
     report = CallReport(
         scenario=scenario.name,
         number=evidence.number,
@@ -127,8 +128,8 @@ async def _words(
         return None, str(error)
 
 
-async def _judged(loaded: Loaded, turns: Sequence[dict[str, Any]]) -> list[Finding]:
-    """What the language models say that the scenario asks."""
+async def _judged(loaded: Loaded, turns: Sequence[dict[str, Any]], no_words: str) -> list[Finding]:
+    """What the language models say that the scenario asks. Without the agent's words there is nothing to ask about."""
     questions = loaded.scenario.assert_.judge
     if not questions:
         return []
@@ -138,6 +139,9 @@ async def _judged(loaded: Loaded, turns: Sequence[dict[str, Any]]) -> list[Findi
     found = []
     for number, question in enumerate(questions):
         where = loaded.where("assert", "judge", number)
+        if no_words:
+            found.append(Finding("means", False, no_words, where=where, gate=question.gate))
+            continue
         try:
             judgement = await judge(question, said)
         except JudgeFailed as error:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import signal
 import time
+import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from offhook.agents.api import SettingsError
-from offhook.qa.caller.machine import Caller
+from offhook.qa.caller.machine import Caller, needs
 from offhook.qa.caller.persona import Talker, open_talker
 from offhook.qa.caller.script import Script, ScriptError, prepare
 from offhook.qa.measuring.speech import Recogniser
@@ -44,6 +46,9 @@ WORST_FIRST: Final = (Verdict.BAD_SCENARIO, Verdict.UNREACHABLE, Verdict.FAIL, V
 
 NICE: Final = 10
 """By how much judging yields to calling."""
+
+FEWEST_VALID: Final = 0.5
+"""Share of a scenario's calls that must be valid: fewer are a selection, made by what went wrong here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,10 @@ def _ignore(progress: Progress) -> None:
     """Nobody looks on."""
 
 
+COUNTED: Final = (Verdict.PASS, Verdict.FAIL)
+"""Verdicts of calls that say something about the target."""
+
+
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict over several: that which must be looked at first; skipped when there is nothing else."""
     return next((verdict for verdict in WORST_FIRST if verdict in verdicts), Verdict.SKIPPED)
@@ -131,6 +140,12 @@ def said(scenario: Scenario) -> dict[int, str]:
     return found
 
 
+def _examiner() -> None:
+    """The process that measures yields to calling; it ends when its parent says so, and not by itself at Ctrl-C."""
+    os.nice(NICE)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def unmet(scenario: Scenario, way: str) -> str:
     """Why a scenario cannot be run this way; empty: it can."""
     ways = {need for need in scenario.requires if need != "stt"}
@@ -160,7 +175,7 @@ class Run:
         began, clock = time.time(), time.monotonic()
         if self.options.folder is not None:
             (self.options.folder / "calls").mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(1, get_context("spawn"), initializer=os.nice, initargs=(NICE,)) as examiner:
+        with ProcessPoolExecutor(1, get_context("spawn"), initializer=_examiner) as examiner:
             async with Recogniser() as recogniser:
                 means = _Means(examiner, recogniser)
                 reports = await asyncio.gather(*(self._scenario(loaded, means) for loaded in self._scenarios))
@@ -172,7 +187,7 @@ class Run:
             verdict=worst([one.verdict for one in reports]),
             scenarios=list(reports),
         )
-        report.statistics = gathered(call.metrics for one in reports for call in one.calls)
+        report.statistics = gathered(call.metrics for one in reports for call in one.calls if call.verdict in COUNTED)
         report.machine = {
             "offhook": version("offhook"),
             "python": platform.python_version(),
@@ -190,6 +205,7 @@ class Run:
             if not report.reason:
                 script = await prepare(scenario, loaded.folder, cache=self.options.cache)
                 async with open_phone(scenario.target, **self.options.credentials) as phone:
+                    _check_abilities(loaded, phone)
                     numbers = range(1, scenario.repeat + 1)
                     calls = (self._call(phone, loaded, script, number, means) for number in numbers)
                     report.calls = list(await asyncio.gather(*calls))
@@ -219,31 +235,60 @@ class Run:
                 async with _persona(scenario, script, means.recogniser) as talker:
                     caller = Caller(scenario, script, seed, persona=talker)
                     log = await phone.carry(order, caller)
-            except (Unable, Unreachable, SettingsError) as error:
-                return self._not_made(loaded, number, call_id, phone.way, error)
+            except Unreachable as error:
+                return self._unmade(
+                    order, loaded, number, phone, Verdict.UNREACHABLE, Finding("answer", False, str(error))
+                )
+            except (Unable, SettingsError) as error:
+                return self._unmade(
+                    order, loaded, number, phone, Verdict.BAD_SCENARIO, Finding("step", False, str(error))
+                )
+            except Exception as error:  # a call's root: one that broke here must not end the others, and is told
+                return self._unmade(order, loaded, number, phone, Verdict.INVALID, _mistake(error))
         self._lateness += log.lateness
         self._tell(scenario, number, "judging")
         lacked = talker.failed if talker is not None else ""
         evidence = Evidence(loaded, number, log, caller.record, script.sounds, said(scenario), lacked)
-        options = self.options
-        report = await judge_call(evidence, means.examiner, means.recogniser, folder=options.folder, keep=options.audio)
+        folder, keep = self.options.folder, self.options.audio
+        try:
+            report = await judge_call(evidence, means.examiner, means.recogniser, folder=folder, keep=keep)
+        except Exception as error:  # as above
+            return self._unmade(order, loaded, number, phone, Verdict.INVALID, _mistake(error))
         self._done += 1
         self._tell(scenario, number, report.verdict, report)
         return report
 
-    def _not_made(self, loaded: Loaded, number: int, call_id: str, way: str, error: Exception) -> CallReport:
-        scenario = loaded.scenario
-        verdict = Verdict.UNREACHABLE if isinstance(error, Unreachable) else Verdict.BAD_SCENARIO
-        finding = Finding("answer", False, str(error))
-        report = CallReport(
-            scenario.name, number, call_id, scenario.target.to, way, verdict, [finding], began=time.time()
-        )
+    def _unmade(
+        self, order: CallOrder, loaded: Loaded, number: int, phone: Phone, verdict: Verdict, finding: Finding
+    ) -> CallReport:
+        """Report a call that was not made, or not judged."""
+        name, to = loaded.scenario.name, order.target.to
+        report = CallReport(name, number, order.call_id, to, phone.way, verdict, [finding], began=time.time())
         self._done += 1
-        self._tell(scenario, number, verdict, report)
+        self._tell(loaded.scenario, number, verdict, report)
         return report
 
     def _tell(self, scenario: Scenario, number: int, state: str, call: CallReport | None = None) -> None:
         self._on_progress(Progress(scenario.name, number, state, self._done, self._of, call))
+
+
+def _check_abilities(loaded: Loaded, phone: Phone) -> None:
+    """Raise Unable where a scenario needs what no line of this phone can do."""
+    scenario = loaded.scenario
+    for number, step in enumerate(scenario.steps):
+        lacking = sorted(needs(scenario.model_copy(update={"steps": [step]})) - phone.abilities)
+        if lacking:
+            raise Unable(
+                f"{loaded.where('steps', number)}: needs {' and '.join(lacking)}, which a target of {phone.way} has "
+                "not; use a sip: target, or say under `requires` which ways the scenario is for"
+            )
+
+
+def _mistake(error: Exception) -> Finding:
+    """A fault of this very program, which says nothing about the target."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return Finding("caller", False, f"our own mistake: {type(error).__name__}: {error}{at}")
 
 
 @asynccontextmanager
@@ -259,32 +304,38 @@ async def _persona(scenario: Scenario, script: Script, recogniser: Recogniser) -
 def conclude(report: ScenarioReport, loaded: Loaded) -> None:
     """Fill in what follows from the calls: how many passed, and what the scenario comes to.
 
-    Invalid calls count neither way; a scenario with nothing else is invalid itself.
+    Invalid calls count neither way; a scenario that passes by less than half of its calls is invalid itself.
     """
     verdicts = [call.verdict for call in report.calls]
     hard = [verdict for verdict in verdicts if verdict in (Verdict.BAD_SCENARIO, Verdict.UNREACHABLE)]
-    counted = [verdict for verdict in verdicts if verdict in (Verdict.PASS, Verdict.FAIL)]
-    valid = [call.metrics for call in report.calls if call.verdict in (Verdict.PASS, Verdict.FAIL)]
+    counted = [verdict for verdict in verdicts if verdict in COUNTED]
+    valid = [call.metrics for call in report.calls if call.verdict in COUNTED]
     report.findings = over_all(loaded, valid) if valid else []
     report.passed = counted.count(Verdict.PASS)
     report.rate = report.passed / len(counted) if counted else 0.0
-    report.statistics = gathered(call.metrics for call in report.calls)
+    report.statistics = gathered(valid)
     rule = loaded.scenario.pass_
     if rule.k is not None:
         report.pass_k = pass_power(report.passed, len(counted), rule.k)
+    invalid = f"{len(verdicts) - len(counted)} of {len(verdicts)} calls were invalid and do not count"
+    held = all(finding.ok for finding in report.findings)
     if hard:
         report.verdict = worst(hard)
     elif not counted:
         report.verdict = Verdict.INVALID
+    elif report.rate < rule.rate or not held:  # pass^k is never more than the rate
+        report.verdict = Verdict.FAIL
     elif rule.k is not None and report.pass_k is None:
         report.verdict = Verdict.INVALID
         report.reason = f"pass.k asks for {rule.k} valid calls, and there are {len(counted)}: raise `repeat`"
+    elif report.pass_k is not None and report.pass_k < rule.rate:
+        report.verdict = Verdict.FAIL
+    elif len(counted) < FEWEST_VALID * len(verdicts):
+        report.verdict = Verdict.INVALID
+        report.reason = f"{invalid}: too few are left"
     else:
-        reached = report.rate if report.pass_k is None else report.pass_k
-        held = all(finding.ok for finding in report.findings)
-        report.verdict = Verdict.PASS if reached >= rule.rate and held else Verdict.FAIL
-        if report.verdict == Verdict.PASS and len(counted) < len(verdicts):
-            report.reason = f"{len(verdicts) - len(counted)} of {len(verdicts)} calls were invalid and do not count"
+        report.verdict = Verdict.PASS
+        report.reason = invalid if len(counted) < len(verdicts) else ""
 
 
 def _p99(values: Sequence[float]) -> float:
