@@ -23,18 +23,10 @@ class Fault:
     call: CallReport | None
     "None: about all calls together."
     finding: Finding
-
-    @property
-    def kind(self) -> str:
-        """That of the finding; of a scenario that could not be called, its verdict."""
-        return self.finding.kind if self.call is not None or self.finding in self.scenario.findings else self.verdict
-
-    @property
-    def verdict(self) -> str:
-        """What it makes of the call."""
-        if self.call is None and self.finding not in self.scenario.findings:
-            return str(self.scenario.verdict)
-        return str(Verdict.INVALID if self.finding.kind in OURS else Verdict.FAIL)
+    kind: str
+    "That of the finding; of a scenario that could not be called, its verdict."
+    verdict: Verdict
+    "What it makes of the call."
 
     @property
     def title(self) -> str:
@@ -53,9 +45,13 @@ def _all(report: RunReport, gate: bool) -> Iterator[Fault]:
         about += [(call, finding) for call in scenario.calls for finding in call.findings]
         for call, finding in about:
             if not finding.ok and finding.gate == gate:
-                yield Fault(scenario, call, finding)
+                verdict = Verdict.INVALID if finding.kind in OURS else Verdict.FAIL
+                if call is not None and call.verdict not in (Verdict.PASS, Verdict.FAIL):
+                    verdict = call.verdict
+                yield Fault(scenario, call, finding, finding.kind, verdict)
         if gate and scenario.reason and scenario.verdict not in (Verdict.PASS, Verdict.SKIPPED):
-            yield Fault(scenario, None, Finding("means", False, scenario.reason, where=scenario.file))
+            why = Finding("means", False, scenario.reason, where=scenario.file)
+            yield Fault(scenario, None, why, str(scenario.verdict), scenario.verdict)
 
 
 def place(where: str) -> tuple[str, int, int]:

@@ -15,6 +15,9 @@ from typing import Any, Final
 
 import pytest
 
+from offhook.qa.running.result import CallReport, Finding, RunReport, ScenarioReport, Verdict
+from offhook.qa.running.statistics import gathered
+
 NAMES: Final = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
 
 
@@ -128,3 +131,90 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     one = Browser(command, tmp_path_factory.mktemp("browser"))
     yield one
     one.close()
+
+
+LATE: Final = "step 2 (say home): the agent spoke after 2310 ms; at most 800 ms were expected"
+
+
+def call(number: int, *, scenario: str = "greeting", seconds: float = 8.0, late: bool = False) -> CallReport:
+    """A call of two turns with something of everything that can be seen."""
+    v2v = 2310.0 if late else 640.0 + number
+    where = f"scenarios/{scenario}.yaml:7:5"
+    finding = Finding("late-answer", not late, LATE, 1, 4.2, "home", "v2v_ms", v2v, "<=800ms", where)
+    answered = Finding("answer", True, "answered after 210 ms", 0, 0.0, where=f"scenarios/{scenario}.yaml:5:5")
+    invite = "INVITE sip:agent@10.0.0.5 SIP/2.0\r\nCSeq: 1 INVITE\r\n" + "X-Long: header of a message\r\n" * 20
+    return CallReport(
+        scenario,
+        number,
+        f"run-{scenario}-{number}",
+        "sip:agent@10.0.0.5",
+        "sip",
+        Verdict.FAIL if late else Verdict.PASS,
+        [answered, finding],
+        {"greeting_ms": 300.0 + number, "v2v_ms": [v2v], "barge_stop_ms": [], "mos_e": 4.3, "dead_air_max_s": 3.5,
+         "holes": 1, "clicks": None},
+        [
+            {"who": "agent", "start": 0.3, "end": 2.0, "text": "Where do you live?"},
+            {"who": "caller", "start": 2.5, "end": 4.2, "text": "In a <b>house</b>.", "name": "home", "step": 1},
+            {"who": "agent", "start": round(4.2 + v2v / 1000, 4), "end": 7.5, "name": "home", "v2v_ms": v2v},
+        ],
+        [
+            {"at": -0.2, "out": True, "title": "INVITE", "text": invite},
+            {"at": -0.1, "out": True, "title": "INVITE", "text": invite, "again": True},
+            {"at": 0.0, "out": False, "title": "200 OK", "text": "SIP/2.0 200 OK\r\n" * 30},
+            {"at": 0.1, "out": False, "title": "clear"},
+        ],
+        {
+            "steps": [{"at": 0.0, "until": 2.4, "what": "wait", "name": ""},
+                      {"at": 2.4, "until": 7.6, "what": "say", "name": "home"}],
+            "events": [{"at": 0.0, "what": "answered", "detail": "200"}],
+            "pressed": [{"at": 1.0, "what": "1"}],
+            "keys_heard": [{"at": 5.0, "what": "#", "way": "rfc4733"}],
+            "holes": [[1.0, 1.1]],
+            "dead_air": [[4.2, 7.6]],
+            "clicks": [1.5],
+            "agent_interrupts": [2.6],
+            "interruptions": [{"at": 1.2, "stop_ms": 250.0, "yielded": True, "aside": False},
+                              {"at": 1.8, "stop_ms": None, "yielded": False, "aside": True}],
+            "faults": ["an ACK without a transaction"],
+        },
+        seconds,
+        200,
+        "caller: BYE",
+        1_800_000_000.0,
+        f"calls/{scenario}-{number}.wav",
+        f"calls/{scenario}-{number}.pcap",
+        {side: [abs((frame * 37) % 101 - 50) / 50 for frame in range(round(seconds * 50))]
+         for side in ("caller", "agent")},
+    )  # fmt: skip
+
+
+def run(*scenarios: ScenarioReport, verdict: Verdict = Verdict.FAIL) -> RunReport:
+    """A run of them."""
+    for one in scenarios:
+        one.passed = sum(made.verdict == Verdict.PASS for made in one.calls)
+        one.statistics = {**gathered(made.metrics for made in one.calls)}
+    every = [made.metrics for one in scenarios for made in one.calls]
+    machine = {"offhook": "0.1.0", "cpus": 2, "own_late_p99_ms": 4.2}
+    target = "sip:agent@10.0.0.5"
+    return RunReport("run", 1_800_000_000.0, 20.0, target, verdict, list(scenarios), gathered(every), machine)
+
+
+@pytest.fixture
+def failed_run() -> RunReport:
+    """Of two calls of which one is late, a limit over both that was not kept, and a scenario that was skipped."""
+    limit = Finding(
+        "metric", False, "v2v_ms.p95 is 2226 ms; <=1500ms was asked for", where="scenarios/greeting.yaml:9:5"
+    )
+    greeting = ScenarioReport(
+        "greeting", "scenarios/greeting.yaml", Verdict.FAIL, [call(1, late=True), call(2)], [limit]
+    )
+    hold = ScenarioReport("hold", "scenarios/hold.yaml", Verdict.SKIPPED, reason="it needs a target of sip")
+    return run(greeting, hold)
+
+
+@pytest.fixture(scope="module")
+def long_run() -> RunReport:
+    """Two hundred calls of a minute."""
+    calls = [call(number, scenario="long", seconds=60.0, late=number % 10 == 0) for number in range(1, 201)]
+    return run(ScenarioReport("long", "scenarios/long.yaml", Verdict.FAIL, calls))
