@@ -266,13 +266,17 @@ def _speaks(asked: _Asked) -> Finding:
     facts = asked.facts
     within, given = asked.step.within, asked.expect.within is not None
     limit, field = within * 1000, "within" if given else "agent_speaks"
-    spoken = asked.step.spoken
+    # Words are answered by what goes on after them, and keys by what goes on after the last: a key is known as soon as
+    # it goes down.
+    begun = asked.step.spoken.start if asked.step.spoken else asked.step.began if asked.step.keys else None
     began = next(
         (
             span.start
             for span in facts.metrics.agent
             if span.start < asked.until
-            and (span.start >= asked.ref - SAME_S or (spoken and span.start > spoken.start and span.end > asked.ref))
+            and (
+                span.start >= asked.ref - SAME_S or (begun is not None and span.start > begun and span.end > asked.ref)
+            )
         ),
         None,
     )

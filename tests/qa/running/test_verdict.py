@@ -288,6 +288,13 @@ async def test_an_answer_to_keys_counts_from_the_end_of_the_last() -> None:
     assert not (await Case([step], Agent(talks=[(1.38, 2.0)])).only()).ok
 
 
+async def test_an_answer_to_a_key_may_begin_while_it_is_down() -> None:
+    step = {"dtmf": {"digits": "1", "tone": "200ms"}, "expect": {"agent_speaks": True, "within": "1s"}}
+    found = await Case([{"wait": "1s"}, step], Agent(talks=[(1.06, 2.0)])).only()
+    assert found.ok
+    assert found.measured == 0
+
+
 async def test_a_question_after_silence_counts_from_when_the_silence_began() -> None:
     steps = [{"wait": "1s"}, {"silence": "4s", "expect": {"agent_speaks": True}}]
     found = await Case(steps, Agent(talks=[(3.0, 4.0)])).only()
