@@ -39,6 +39,15 @@ def faults(report: RunReport, *, gate: bool = True) -> list[Fault]:
     return sorted(_all(report, gate), key=lambda fault: fault.verdict != Verdict.FAIL)
 
 
+def together(found: list[Fault]) -> list[list[Fault]]:
+    """Those of the same assertion in the calls of one scenario side by side, in the order of the first."""
+    groups: dict[tuple[int, str, str, Verdict], list[Fault]] = {}
+    for fault in found:
+        key = (id(fault.scenario), fault.kind, fault.finding.where, fault.verdict)
+        groups.setdefault(key, []).append(fault)
+    return list(groups.values())
+
+
 def _all(report: RunReport, gate: bool) -> Iterator[Fault]:
     for scenario in report.scenarios:
         about: list[tuple[CallReport | None, Finding]] = [(None, finding) for finding in scenario.findings]

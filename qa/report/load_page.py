@@ -149,8 +149,8 @@ def _chart(
         state = " doubtful" if window.doubtful else " broken" if window.broken else ""
         broken = f": {'; '.join(window.broken)}" if window.broken else ""
         told = f"{window.start:.0f} to {window.end:.0f} s, {window.calls:.1f} at once: {number(known, unit)}{broken}"
-        at = f'cx="{x((window.start + window.end) / 2):.1f}" cy="{y(known):.1f}"'
-        parts.append(f'<circle class="dot{state}" {at} r="3"><title>{words(told, 500)}</title></circle>')
+        centre = f'cx="{x((window.start + window.end) / 2):.1f}" cy="{y(known):.1f}"'
+        parts.append(f'<circle class="dot{state}" {centre} r="3"><title>{words(told, 500)}</title></circle>')
     name = f"{title}, {unit}" if unit else title
     return (
         f'<figure class="chart"><figcaption>{words(name)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from offhook.qa.measuring.metrics import METRICS
-from offhook.qa.report.faults import Fault, faults
+from offhook.qa.report.faults import Fault, faults, together
 from offhook.qa.report.plain import line, number
 from offhook.qa.running.load import LoadReport
 from offhook.qa.running.result import RunReport, ScenarioReport, Verdict
@@ -46,8 +46,8 @@ def summary(report: RunReport) -> str:
         said,
         "",
     ]
-    failed = faults(report)
-    listed = [_fault(fault) for fault in failed[:MOST_FAULTS]]
+    failed = together(faults(report))
+    listed = [_fault(group) for group in failed[:MOST_FAULTS]]
     table = [
         "| scenario | verdict | calls passed | "
         + " | ".join(f"{title} p50 / p95 ms" for _, title in COLUMNS)
@@ -76,10 +76,12 @@ def _fitted(
     return "\n".join(out) + "\n"
 
 
-def _fault(fault: Fault) -> str:
+def _fault(group: list[Fault]) -> str:
+    fault, more = group[0], len(group) - 1
     finding = fault.finding
     where = f" — {code(finding.where)}" if finding.where else ""
-    return f"- **{fault.kind}** {code(fault.title)}: {code(finding.message, MAX_MESSAGE)}{where}"
+    times = f", and {more} more like it" if more else ""
+    return f"- **{fault.kind}** {code(fault.title)}: {code(finding.message, MAX_MESSAGE)}{where}{times}"
 
 
 def _row(one: ScenarioReport) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from offhook.qa.measuring.metrics import METRICS
-from offhook.qa.report.faults import Fault, faults
+from offhook.qa.report.faults import Fault, faults, together
 from offhook.qa.report.html import (
     asset,
     css,
@@ -33,6 +33,10 @@ MOST_CALLS: Final = 500
 """Calls in the page, those that did not pass first; all are in `calls/`."""
 
 MOST_FAULTS: Final = 300
+"""Assertions that failed, however often each."""
+
+MOST_TIMES: Final = 40
+"""Calls that are named in which the same assertion failed."""
 
 MOST_FINDINGS: Final = 300
 """Of a call."""
@@ -80,7 +84,7 @@ def _head(report: RunReport, calls: Sequence[CallReport]) -> str:
     late = report.machine.get("own_late_p99_ms")
     facts = [
         f"<b>{passed} of {len(calls)}</b> calls passed",
-        f"<b>{len(report.scenarios)}</b> scenarios",
+        f"<b>{len(report.scenarios)}</b> {'scenario' if len(report.scenarios) == 1 else 'scenarios'}",
         f"against <b>{isolated(report.target, 300)}</b>",
         when,
         f"{number(report.seconds)} s",
@@ -98,11 +102,13 @@ def _faults(report: RunReport, names: Mapping[int, str]) -> str:
     if not found:
         text = '<h2 id="failed">Failed assertions</h2><p class="good">None.</p>'
     else:
-        rows = "".join(_fault(fault, names) for fault in found[:MOST_FAULTS])
-        more = f'<p class="soft">… and {len(found) - MOST_FAULTS} more</p>' if len(found) > MOST_FAULTS else ""
+        groups = together(found)
+        rows = "".join(_fault(group, names) for group in groups[:MOST_FAULTS])
+        left = len(groups) - MOST_FAULTS
+        more = f'<p class="soft">… and {left} more</p>' if left > 0 else ""
         text = f'<h2 id="failed">Failed assertions ({len(found)})</h2><ol class="faults">{rows}</ol>{more}'
     if other:
-        rows = "".join(_fault(fault, names) for fault in other[:MOST_FAULTS])
+        rows = "".join(_fault(group, names) for group in together(other)[:MOST_FAULTS])
         text += (
             f"<details><summary>{len(other)} more that do not count (<code>gate: false</code>)</summary>"
             f'<ol class="faults">{rows}</ol></details>'
@@ -110,19 +116,34 @@ def _faults(report: RunReport, names: Mapping[int, str]) -> str:
     return f"<section>{text}</section>"
 
 
-def _fault(fault: Fault, names: Mapping[int, str]) -> str:
+def _fault(group: Sequence[Fault], names: Mapping[int, str]) -> str:
+    fault = group[0]
     finding = fault.finding
-    title = isolated(fault.title, 200)
-    name = names.get(id(fault.call)) if fault.call is not None else None
-    if name is not None:
-        moment = "" if finding.at is None else f' data-at="{finding.at:.3f}"'
-        at = "" if finding.at is None else f" at {number(finding.at, 's')}"
-        title = f'<a href="#{name}" data-call="{name}"{moment}>{title}{at}</a>'
     where = f'<code class="where">{words(finding.where, 500)}</code>' if finding.where else ""
+    more = ""
+    if len(group) > 1:
+        links = ", ".join(_link(one, names, short=True) for one in group[1 : MOST_TIMES + 1])
+        left = len(group) - 1 - MOST_TIMES
+        links += f" and {left} more" if left > 0 else ""
+        more = f'<span class="times">{len(group) - 1} more like it: {links}</span>'
     return (
-        f'<li class="{css(fault.verdict)}"><span class="kind">{words(fault.kind)}</span>{title}<br>'
-        f"{isolated(finding.message)}{where}</li>"
+        f'<li class="{css(fault.verdict)}"><span class="kind">{words(fault.kind)}</span>{_link(fault, names)}<br>'
+        f"{isolated(finding.message)}{where}{more}</li>"
     )
+
+
+def _link(fault: Fault, names: Mapping[int, str], *, short: bool = False) -> str:
+    """The call of a fault, leading to its moment; `short`: only the call's number."""
+    call, at = fault.call, fault.finding.at
+    title = f"#{call.number}" if call is not None and short else isolated(fault.title, 200)
+    name = names.get(id(call)) if call is not None else None
+    if name is None:
+        return title
+    about = f' title="{words(fault.finding.message, 500)}"' if short else ""
+    if at is None:
+        return f'<a href="#{name}" data-call="{name}"{about}>{title}</a>'
+    when = "" if short else f" at {number(at, 's')}"
+    return f'<a href="#{name}" data-call="{name}" data-at="{at:.3f}"{about}>{title}{when}</a>'
 
 
 def _scenarios(report: RunReport, names: Mapping[int, str]) -> str:

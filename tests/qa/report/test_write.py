@@ -132,11 +132,18 @@ def test_the_summary_says_first_what_failed(failed_run: RunReport) -> None:
     assert "| `hold` | ⏭️ skipped | – | `it needs a target of sip` |" in text
 
 
+def test_the_same_failure_is_said_once(failed_run: RunReport) -> None:
+    failed_run.scenarios[0].calls *= 30
+    text = summary(failed_run)
+    assert text.count("late-answer") == 1
+    assert "— `scenarios/greeting.yaml:7:5`, and 29 more like it" in text
+
+
 def test_the_summary_stays_below_the_cap(failed_run: RunReport) -> None:
-    finding = Finding("heard", False, "ü" * 5000, where="scenarios/greeting.yaml:7:5")
     scenario = failed_run.scenarios[0]
-    scenario.calls[0].findings = [finding] * 200
-    failed_run.scenarios = [scenario] * 1000
+    lines = range(200)
+    scenario.calls[0].findings = [Finding("heard", False, "ü" * 5000, where=f"greeting.yaml:{row}:5") for row in lines]
+    failed_run.scenarios += [scenario] * 1000
     text = summary(failed_run)
     assert len(text.encode()) <= MAX_BYTES
     assert "more in the report" in text
