@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from offhook.gateway.reasons import CallStatus
-from offhook.qa.cli import CODES as QA_CODES
 from offhook.qa.cli import app as qa_app
 from offhook.qa.cli import dial
+from offhook.qa.command_line import CODES as QA_CODES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -268,7 +268,7 @@ def qa_from_call(
     except OSError as error:
         _fail(f"{out}: {error.strerror}", USAGE)
     aim = "" if target else " --target sip:…"
-    _console().print(f"[green]{path}[/green] is written. Run it: offhook qa run {path}{aim}", soft_wrap=True)
+    _console().print(f"{path} is written. Run it: offhook qa run {path}{aim}", markup=False, soft_wrap=True)
 
 
 # --- what the commands share --------------------------------------------------------

@@ -6,29 +6,45 @@ Exit codes:
 * 1: something failed;
 * 2: a scenario, an option or a target that cannot be used;
 * 3: nobody answers at the target;
-* 4: the run says nothing about the target: the caller itself misbehaved, or a recogniser or voice was not there.
+* 4: the run says nothing about the target: the caller itself misbehaved, or a recogniser or voice was not there;
+* 130: interrupted by Ctrl-C; the calls were hung up.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from offhook.qa.scenario.load import Loaded
-
-OK, FAILED, USAGE, UNREACHABLE, INVALID = 0, 1, 2, 3, 4
-
-CODES: Final = "Exit codes: 0 passed; 1 failed; 2 bad scenario or usage; 3 target unreachable; 4 invalid run."
+from offhook.qa.command_line import (
+    CODES,
+    FAILED,
+    INTERRUPTED,
+    INVALID,
+    OK,
+    UNREACHABLE,
+    USAGE,
+    careful,
+    check_names,
+    check_set,
+    console_on,
+    credentials_of,
+    earlier_run,
+    fail,
+    folder_for,
+    keep,
+    load_scenarios,
+    loop_factory,
+    print_json,
+    run_async,
+    say_problems,
+    until_interrupted,
+    values_of,
+)
 
 RUNS: Final = Path("qa-runs")
 
@@ -46,8 +62,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-T = TypeVar("T")
-
 Scenarios = Annotated[
     list[str], typer.Argument(help="Files, directories, suite:NAME for a built-in one, suite:all for all of them.")
 ]
@@ -64,6 +78,7 @@ PublicUrlOption = Annotated[str, typer.Option(help="Origin that the bot believes
 
 
 @app.command(epilog=CODES)
+@careful
 def run(
     scenarios: Scenarios,
     target: TargetOption = "",
@@ -88,52 +103,55 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run scenarios against a bot; leaves a report with recordings, captures and measurements."""
-    from offhook.qa.running.folder import new_folder
+    from offhook.qa.report.write import write_report
+    from offhook.qa.running.compare import compare as compared
+    from offhook.qa.running.folder import plain
+    from offhook.qa.running.result import EXIT_CODE
     from offhook.qa.running.run import Run, RunOptions
     from offhook.qa.terminal.run_screen import RunScreen
 
-    loaded = [one for one in _load(scenarios, sets) if not tag or set(tag) & set(one.scenario.tags)]
+    before = None if baseline is None else earlier_run(baseline, out)[1]
+    loaded = [one for one in load_scenarios(scenarios, sets) if not tag or set(tag) & set(one.scenario.tags)]
     if not loaded:
-        _fail(f"no scenario is tagged {' or '.join(tag or ())}", USAGE)
+        fail(f"no scenario is tagged {' or '.join(tag or ())}", USAGE)
     for one in loaded:
         if not (target or one.scenario.target.to):
-            _fail(f"{one.path}: there is no target; give --target or `target: {{to: …}}`", USAGE)
-    folder = new_folder(out)
+            fail(f"{one.path}: there is no target; give --target or `target: {{to: …}}`", USAGE)
+    check_names(loaded)
+    folder = folder_for(out)
     options = RunOptions(
         target=target,
         from_number=from_number,
         number=number,
         public_url=public_url,
-        credentials=_given(auth_token, username, password, api_listen, ca_file, insecure),
+        credentials=credentials_of(auth_token, username, password, api_listen, ca_file, insecure),
         repeat=repeat,
         jobs=jobs,
         seed=seed,
         audio=audio,
         folder=folder,
     )
-    with RunScreen(_console(sys.stderr), quiet=as_json) as screen:
+    with RunScreen(console_on(sys.stderr), quiet=as_json) as screen:
         job = Run(loaded, options, screen.progress, run_id=folder.name)
-        report = _asyncio(job.run())
-    from offhook.qa.report.write import write_report
-    from offhook.qa.running.compare import compare_files
-    from offhook.qa.running.result import EXIT_CODE
-
-    write_report(report, folder)
+        report = run_async(job.run())
+    keep(lambda: write_report(report, folder), folder)
     code = EXIT_CODE[report.verdict]
-    comparison = compare_files(baseline, folder) if baseline is not None else None
+    comparison = compared(before, report) if before is not None else None
     if as_json:
         from dataclasses import asdict
 
-        _print_json(asdict(report))
+        more = {} if comparison is None else {"comparison": comparison.as_dict()}
+        print_json(plain(asdict(report) | more))
     else:
-        screen.conclude(report, folder)
+        RunScreen(console_on()).conclude(report, folder)
         if comparison is not None:
-            comparison.show(_console())
+            comparison.show(console_on())
     if github:
         from offhook.qa.report.github import annotations
 
-        sys.stdout.write("".join(f"{line}\n" for line in annotations(report)))
-    if comparison is not None and comparison.worse and code == OK:
+        # GitHub reads both; what prints JSON prints nothing else.
+        (sys.stderr if as_json else sys.stdout).write("".join(f"{line}\n" for line in annotations(report)))
+    if comparison is not None and comparison.worse and code in (OK, INVALID):
         code = FAILED
     raise typer.Exit(code)
 
@@ -150,26 +168,23 @@ def init(
         with file.open("x", encoding="utf-8") as new:
             new.write(first_scenario(target=target, file=str(file)))
     except FileExistsError:
-        _fail(f"{file} is there already; name another file", USAGE)
+        fail(f"{file} is there already; name another file", USAGE)
     except OSError as error:
-        _fail(f"{file}: {error.strerror}", USAGE)
-    _console().print(
-        f"[green]{file}[/green] is written. Run it: offhook qa run {file}{'' if target else ' --target sip:…'}",
-        markup=True,
-        soft_wrap=True,
-    )
+        fail(f"{file}: {error.strerror}", USAGE)
+    aim = "" if target else " --target sip:…"
+    console_on().print(f"{file} is written. Run it: offhook qa run {file}{aim}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog=CODES)
 def validate(scenarios: Scenarios, sets: Sets = None, as_json: AsJson = False) -> None:
     """Check scenarios without calling anybody; every fault is reported with its line and column."""
-    loaded = _load(scenarios, sets, as_json=as_json)
+    loaded = load_scenarios(scenarios, sets, as_json=as_json)
     if as_json:
-        _print_json({"ok": True, "scenarios": [one.scenario.name for one in loaded], "problems": []})
+        print_json({"ok": True, "scenarios": [one.scenario.name for one in loaded], "problems": []})
     else:
         steps = sum(len(one.scenario.steps) for one in loaded)
         one_or_more = f"{len(loaded)} scenario{'s' if len(loaded) != 1 else ''}"
-        _console().print(f"[green]{one_or_more} valid[/green], {steps} steps")
+        console_on().print(f"[green]{one_or_more} valid[/green], {steps} steps")
 
 
 @app.command(epilog=CODES)
@@ -177,31 +192,30 @@ def schema() -> None:
     """Print the JSON Schema of a scenario, for completion and checks in editors."""
     from offhook.qa.scenario.schema import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
 
 
 @app.command(epilog=CODES)
+@careful
 def compare(
-    before: Annotated[Path, typer.Argument(help="A run's folder or its run.json.")],
-    after: Annotated[Path, typer.Argument(help="A later run.")],
+    before: Annotated[Path, typer.Argument(help="A run's folder, its name there, or its run.json.")],
+    after: Annotated[Path, typer.Argument(help="A later run.")] = Path("last"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where runs are kept.")] = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs; 1 when the later one is worse beyond noise."""
-    from offhook.qa.running.compare import compare_files
-    from offhook.qa.running.folder import NoRun
+    from offhook.qa.running.compare import compare as compared
 
-    try:
-        found = compare_files(before, after)
-    except NoRun as error:
-        _fail(str(error), USAGE)
+    found = compared(earlier_run(before, out)[1], earlier_run(after, out)[1])
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
-        found.show(_console())
+        found.show(console_on())
     raise typer.Exit(FAILED if found.worse else OK)
 
 
 @app.command(epilog=CODES)
+@careful
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder, its run.json, or `last`.")] = Path("last"),
     out: Annotated[Path, typer.Option("--out", "-o", help="Where runs are kept.")] = RUNS,
@@ -209,26 +223,23 @@ def report(
 ) -> None:
     """Show a run again, and write its report anew."""
     from offhook.qa.report.write import write_report
-    from offhook.qa.running.folder import NoRun, find_run, read_run
+    from offhook.qa.running.folder import plain
     from offhook.qa.running.result import EXIT_CODE
     from offhook.qa.terminal.run_screen import RunScreen
 
-    try:
-        folder = find_run(run, out)
-        found = read_run(folder)
-    except NoRun as error:
-        _fail(str(error), USAGE)
-    write_report(found, folder)
+    folder, found = earlier_run(run, out)
+    keep(lambda: write_report(found, folder), folder)
     if as_json:
         from dataclasses import asdict
 
-        _print_json(asdict(found))
+        print_json(plain(asdict(found)))
     else:
-        RunScreen(_console(sys.stderr)).conclude(found, folder)
+        RunScreen(console_on()).conclude(found, folder)
     raise typer.Exit(EXIT_CODE[found.verdict])
 
 
 @app.command(epilog=CODES)
+@careful
 def load(
     plan: Annotated[Path, typer.Argument(help="The plan: which scenarios, how many calls a second, when to stop.")],
     target: TargetOption = "",
@@ -247,10 +258,15 @@ def load(
     insecure: InsecureOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Call a bot at a rate of calls a second, and find how many it answers well."""
+    """Call a bot at a rate of calls a second, and find how many it answers well.
+
+    The first Ctrl-C hangs up and reports what was measured until then; the second leaves at once.
+    """
+    from offhook.qa.caller.script import ScriptError
     from offhook.qa.phones.base import Unable
-    from offhook.qa.running.folder import new_folder
-    from offhook.qa.running.load import LoadFailed, run_load
+    from offhook.qa.report.write import write_load
+    from offhook.qa.running.folder import plain
+    from offhook.qa.running.load import LoadFailed, LoadReport, run_load
     from offhook.qa.running.load_model import load_plan
     from offhook.qa.running.result import EXIT_CODE
     from offhook.qa.scenario.load import ScenarioError
@@ -258,37 +274,42 @@ def load(
     from offhook.qa.voice import VoiceUnavailable
 
     try:
-        loaded = load_plan(plan, sets=_values(sets))
+        loaded = load_plan(plan, sets=values_of(sets))
     except ScenarioError as error:
-        _problems(error.problems)
-    with LoadScreen(_console(sys.stderr), quiet=as_json) as screen:
-        work = run_load(
-            loaded,
-            target,
-            on_progress=screen.progress,
-            processes=processes,
-            credentials=_given(auth_token, username, password, api_listen, ca_file, insecure),
-            target_pid=target_pid,
-            target_cores=target_cores,
-        )
-        try:
-            found = _asyncio(work)
-        except (Unable, ProcessLookupError) as error:
-            _fail(str(error), USAGE)
-        except (LoadFailed, VoiceUnavailable) as error:
-            _fail(str(error), INVALID)
-    from offhook.qa.report.write import write_load
+        say_problems(error.problems)
+    check_set(values_of(sets), loaded.variables)
+    folder = folder_for(out)
+    with LoadScreen(console_on(sys.stderr), quiet=as_json) as screen:
 
-    folder = new_folder(out)
-    write_load(found, folder)
+        def work(stop: asyncio.Event) -> Coroutine[Any, Any, LoadReport]:
+            return run_load(
+                loaded,
+                target,
+                on_progress=screen.progress,
+                processes=processes,
+                credentials=credentials_of(auth_token, username, password, api_listen, ca_file, insecure),
+                target_pid=target_pid,
+                target_cores=target_cores,
+                stop=stop,
+                run_id=folder.name,
+            )
+
+        try:
+            found, interrupted = run_async(until_interrupted(work))
+        except (Unable, ProcessLookupError, ScriptError) as error:
+            fail(str(error), USAGE)
+        except (LoadFailed, VoiceUnavailable) as error:
+            fail(str(error), INVALID)
+    keep(lambda: write_load(found, folder), folder)
     if as_json:
-        _print_json(found.as_dict())
+        print_json(plain(found.as_dict()))
     else:
-        screen.conclude(found, folder)
-    raise typer.Exit(EXIT_CODE[found.verdict])
+        LoadScreen(console_on()).conclude(found, folder)
+    raise typer.Exit(INTERRUPTED if interrupted else EXIT_CODE[found.verdict])
 
 
 @app.command(epilog=CODES)
+@careful
 def calibrate(
     way: Annotated[Literal["all", "sip", "twilio"], typer.Option(help="Only this way of calling.")] = "all",
     as_json: AsJson = False,
@@ -297,22 +318,22 @@ def calibrate(
     from offhook.qa.running.calibrate import WAYS
     from offhook.qa.running.calibrate import calibrate as measured
 
-    console = _console(sys.stderr)
+    console = console_on(sys.stderr)
 
     def tell(what: str) -> None:
         if console.is_terminal and not as_json:
             console.print(f"[dim]{what}[/dim]")
 
     try:
-        found = _asyncio(measured(WAYS if way == "all" else (way,), on_call=tell))
+        found = run_async(measured(WAYS if way == "all" else (way,), on_call=tell))
     except RuntimeError as error:
-        _fail(str(error), INVALID)
+        fail(str(error), INVALID)
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         sys.stdout.write(found.as_text() + "\n")
         verdict = "[green]calibrated[/green]" if found.passed else "[red]not calibrated[/red]"
-        _console().print(f"{verdict}; the caller's own frames were late by {found.own_late_p99_ms:.1f} ms (p99)")
+        console_on().print(f"{verdict}; the caller's own frames were late by {found.own_late_p99_ms:.1f} ms (p99)")
     raise typer.Exit(OK if found.passed else INVALID)
 
 
@@ -352,7 +373,7 @@ def impair(
         "seed": seed,
         "freeze": [tuple(one.split(",")) for one in freeze or ()],
     }
-    console = _console(sys.stderr)
+    console = console_on(sys.stderr)
 
     async def relay() -> None:
         way = UdpRelay if kind == "udp" else TcpRelay
@@ -366,13 +387,13 @@ def impair(
 
     try:
         network = Network.model_validate(given)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(relay())
     except ValidationError as error:
         first = error.errors()[0]
-        _fail(f"--{first['loc'][0]}: {first['msg']}", USAGE)
+        fail(f"--{first['loc'][0]}: {first['msg']}", USAGE)
     except RelayError as error:
-        _fail(str(error), USAGE)
+        fail(str(error), USAGE)
     except KeyboardInterrupt:
         raise typer.Exit(OK) from None
 
@@ -387,6 +408,7 @@ def callee(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
+@careful
 def dial(
     target: Annotated[str, typer.Argument(help=TARGET_HELP)],
     from_number: Annotated[str, typer.Option("--from", help="Number the call comes from.")] = "+15550100",
@@ -421,111 +443,22 @@ def dial(
         scenario = Scenario.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        _fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
+        fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
     if wav is not None and wav.exists():
-        _fail(f"{wav} is there already; name another file", USAGE)
-    credentials = _given(auth_token, username, password, api_listen, ca_file, insecure)
-    console = _console()
+        fail(f"{wav} is there already; name another file", USAGE)
+    credentials = credentials_of(auth_token, username, password, api_listen, ca_file, insecure)
+    console = console_on()
     if sys.stdin.isatty():
         console.print(f"[dim]{HELP}[/dim]")
     from offhook.qa.phones.base import Unable, Unreachable
     from offhook.qa.voice import VoiceUnavailable
 
     try:
-        answered = _asyncio(place(scenario, credentials, console, listen=listen, wav=wav))
+        answered = run_async(place(scenario, credentials, console, listen=listen, wav=wav))
     except Unable as error:
-        _fail(str(error), USAGE)
+        fail(str(error), USAGE)
     except Unreachable as error:
-        _fail(str(error), UNREACHABLE)
+        fail(str(error), UNREACHABLE)
     except VoiceUnavailable as error:
-        _fail(str(error), INVALID)
+        fail(str(error), INVALID)
     raise typer.Exit(OK if answered else FAILED)
-
-
-# --- what the commands share --------------------------------------------------------
-
-
-def _values(sets: list[str] | None) -> dict[str, str]:
-    """What `--set` gives."""
-    values = dict(pair.split("=", 1) for pair in sets or () if "=" in pair)
-    if len(values) != len(sets or ()):
-        _fail("--set: write NAME=VALUE, each name once", USAGE)
-    return values
-
-
-def _given(
-    auth_token: str, username: str, password: str, api_listen: str, ca_file: str, insecure: bool
-) -> dict[str, str | bool]:
-    """Keyword arguments of `open_phone`: what is not empty; for the rest a phone looks into the environment itself."""
-    given: dict[str, str | bool] = {"auth_token": auth_token, "username": username, "password": password}
-    given |= {"api_listen": api_listen, "ca_file": ca_file, "insecure": insecure}
-    return {name: value for name, value in given.items() if value}
-
-
-def _problems(problems: Sequence[Any], *, as_json: bool = False) -> NoReturn:
-    """Say all that is wrong with scenarios, and exit with 2."""
-    if as_json:
-        _print_json({"ok": False, "problems": [str(problem) for problem in problems]})
-    else:
-        for problem in problems:
-            sys.stderr.write(f"{problem}\n")
-        sys.stderr.write(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in scenarios\n")
-    raise typer.Exit(USAGE)
-
-
-def _load(paths: list[str], sets: list[str] | None, *, as_json: bool = False) -> list[Loaded]:
-    """Load scenarios, or say all that is wrong with them and exit with 2."""
-    from offhook.qa.scenario.load import ScenarioError, expand, load
-
-    values = _values(sets)
-    loaded: list[Loaded] = []
-    problems: list[Any] = []
-    try:
-        files = expand(paths)
-    except ScenarioError as error:
-        files, problems = [], list(error.problems)
-    for file in files:
-        try:
-            loaded.append(load(file, sets=values))
-        except ScenarioError as error:
-            problems += error.problems
-    if problems:
-        _problems(problems, as_json=as_json)
-    unknown = sorted(set(values) - {name for one in loaded for name in one.variables})
-    if unknown:
-        _fail(f"--set {unknown[0]}: no scenario has a variable of that name", USAGE)
-    return loaded
-
-
-def _asyncio(work: Coroutine[Any, Any, T]) -> T:
-    """Run it on uvloop where there is one; Ctrl-C ends the calls and exits with 130."""
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(work)
-    except KeyboardInterrupt:
-        sys.stderr.write("offhook: interrupted; the calls were ended\n")
-        raise typer.Exit(130) from None
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-def _console(file: Any = None) -> Console:
-    from rich.console import Console
-
-    file = file or sys.stdout
-    return Console(file=file, highlight=False, width=None if file.isatty() or "COLUMNS" in os.environ else 240)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"offhook: {message}\n")
-    raise typer.Exit(code)

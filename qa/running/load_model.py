@@ -199,6 +199,20 @@ class LoadedPlan:
     path: Path
     scenarios: tuple[Loaded, ...]
     "One for each part of the mix, in its order."
+    variables: frozenset[str] = frozenset()
+    "Of the plan and its scenarios; a `--set` of another name is a mistake."
+
+
+class _Asked(dict[str, str]):
+    """Variables that remember which names were looked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.names: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        self.names.add(str(name))
+        return super().__contains__(name)
 
 
 def load_plan(path: str | Path, *, sets: Mapping[str, str] | None = None) -> LoadedPlan:
@@ -208,7 +222,8 @@ def load_plan(path: str | Path, *, sets: Mapping[str, str] | None = None) -> Loa
         ScenarioError: with every fault that was found, in whichever file.
     """
     path = Path(path)
-    plan, source = read_model(path, LoadPlan, sets=sets)
+    asked = _Asked(sets or {})
+    plan, source = read_model(path, LoadPlan, sets=asked)
     scenarios, problems = [], []
     for number, part in enumerate(plan.mix):
         try:
@@ -217,7 +232,8 @@ def load_plan(path: str | Path, *, sets: Mapping[str, str] | None = None) -> Loa
             problems += error.problems
     if problems:
         raise ScenarioError(problems)
-    return LoadedPlan(plan, path, tuple(scenarios))
+    names = frozenset(asked.names).union(*(one.variables for one in scenarios))
+    return LoadedPlan(plan, path, tuple(scenarios), names)
 
 
 def _file_of(part: MixPart, path: Path, source: Source, number: int) -> Path:

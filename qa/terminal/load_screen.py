@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -59,10 +60,11 @@ class LoadScreen:
 
     def conclude(self, report: load.LoadReport, folder: Path) -> None:
         """Print the whole load."""
-        table = Table(title=report.target, title_justify="left", pad_edge=False)
+        table = Table(title=escape(report.target), title_justify="left", pad_edge=False)
         table.add_column("from s", justify="right")
         table.add_column("calls\nat once", justify="right")
         table.add_column("failed", justify="right")
+        table.add_column("not\ncounted", justify="right")
         for _, title in FIGURES:
             table.add_column(f"{title}\nms", justify="right")
         table.add_column("target's\ncores", justify="right")
@@ -72,7 +74,7 @@ class LoadScreen:
         for window in report.windows[::step]:
             figures = [_figure(window.figures.get(name)) for name, _ in FIGURES]
             word = "[yellow]doubtful[/yellow]" if window.doubtful else "[red]bad[/red]" if window.broken else ""
-            row = [f"{window.start:.0f}", f"{window.calls:.0f}", str(window.failed), *figures]
+            row = [f"{window.start:.0f}", f"{window.calls:.0f}", str(window.failed), str(window.late or "-"), *figures]
             table.add_row(*row, _figure(window.cores, 2), _figure(window.late_ms, 1), word)
         self.console.print(table)
         for why, times in sorted(report.failures.items(), key=lambda item: -item[1])[:MOST_FAILURES]:
@@ -80,10 +82,14 @@ class LoadScreen:
         for why, times in report.mistakes.items():
             self.console.print(f"  our own: {times} calls: {why}", style="yellow", markup=False, soft_wrap=True)
         if report.knee is not None:
-            self.console.print(f"[bold]{report.knee}[/bold]", highlight=False, soft_wrap=True)
+            self.console.print(str(report.knee), style="bold", highlight=False, markup=False, soft_wrap=True)
+        if report.late:
+            late = f"{report.late} calls count neither way: our own frames of them were late"
+            self.console.print(late, style="yellow", highlight=False, markup=False, soft_wrap=True)
         colour = COLOURS[Verdict(report.verdict)]
-        why = f": {report.reason}" if report.reason else ""
-        told = f"{report.ended} of {report.planned} calls in {report.seconds:.0f} s. Report: {folder / 'load.html'}"
+        why = escape(f": {report.reason}" if report.reason else "")
+        page = escape(str(folder / "load.html"))
+        told = f"{report.ended} of {report.planned} calls in {report.seconds:.0f} s. Report: {page}"
         self.console.print(f"[{colour}]{report.verdict}[/{colour}]{why}; {told}", highlight=False, soft_wrap=True)
 
 
@@ -94,5 +100,6 @@ def _figure(value: float | None, digits: int = 0) -> str:
 def _line(window: Window) -> str:
     figures = ", ".join(f"{title} {_figure(window.figures.get(name))} ms" for name, title in FIGURES)
     word = " [yellow]doubtful[/yellow]" if window.doubtful else ""
-    broken = f" [red]{'; '.join(window.broken)}[/red]" if window.broken else ""
+    word += f" [yellow]{window.late} calls not counted, we were late[/yellow]" if window.late else ""
+    broken = f" [red]{escape('; '.join(window.broken))}[/red]" if window.broken else ""
     return f"[dim]{window.start:6.0f} s[/dim] {window.calls:4.0f} at once, {figures}{word}{broken}"

@@ -73,12 +73,12 @@ class RunScreen:
         number = f" #{news.number}" if news.number else ""
         failed = [finding for finding in news.call.findings if not finding.ok and finding.gate] if news.call else []
         why = f": {failed[0].message}" if failed else ""
-        line = f"[{colour}]{news.state:>11}[/{colour}]  {news.scenario}{number}{escape(why)}"
+        line = f"[{colour}]{news.state:>11}[/{colour}]  {escape(news.scenario)}{number}{escape(why)}"
         self._bar.console.print(line, highlight=False)
 
     def conclude(self, report: RunReport, folder: Path) -> None:
         """Print the whole run."""
-        table = Table(title=f"{report.target}", title_justify="left", pad_edge=False)
+        table = Table(title=escape(report.target), title_justify="left", pad_edge=False)
         table.add_column("scenario")
         table.add_column("")
         table.add_column("calls", justify="right")
@@ -98,7 +98,7 @@ class RunScreen:
         late = report.machine.get("own_late_p99_ms")
         self.console.print(
             f"[{COLOURS[report.verdict]}]{report.verdict}[/{COLOURS[report.verdict]}] in {report.seconds:.1f} s; "
-            f"the caller's own frames were late by {late} ms (p99). Report: {folder / 'report.html'}",
+            f"the caller's own frames were late by {late} ms (p99). Report: {escape(str(folder / 'report.html'))}",
             highlight=False,
             soft_wrap=True,
         )
