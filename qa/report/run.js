@@ -190,8 +190,8 @@
 
     seek(at, play) {
       this.show(at);
-      const left = this.x(this.at) - this.box.clientWidth / 2;
-      this.box.scrollLeft = left;
+      const left = this.x(this.at) - this.box.scrollLeft;
+      if (left < 0 || left > this.box.clientWidth) this.box.scrollLeft += left - this.box.clientWidth / 2;
       if (!this.audio) return;
       this.audio.currentTime = this.at;
       if (play) this.audio.play().catch(() => this.told.append(" · the recording cannot be played"));
@@ -308,7 +308,8 @@
     const call = JSON.parse(document.getElementById("data-" + details.id).textContent), view = details.querySelector(".view");
     call.wave = new Wave(call);
     const faults = call.timeline.faults || [];
-    view.append(...part("Both sides", call.wave.node(), recording(call)), ...part("How fast", ...bars(call)),
+    const heard = call.peaks.caller || call.peaks.agent;
+    view.append(...part("Both sides", heard ? call.wave.node() : null, recording(call)), ...part("How fast", ...bars(call)),
       ...part("What was said", ...transcript(call)), ...part("Assertions", ...checks(call)),
       ...part("Against the protocol", ...(faults.length ? [el("ul", {}, faults.map((one) => el("li", {}, words(String(one)))))] : [])),
       ...part("Signalling", ...ladder(call)), ...part("Measurements", ...metrics(call)));

@@ -185,6 +185,20 @@ def test_is_used_by_keys_and_on_narrow_screens(browser: Any, failed_run: RunRepo
     assert browser.complaints == []
 
 
+def test_a_call_that_was_refused_is_shown_without_a_picture(
+    browser: Any, failed_run: RunReport, tmp_path: Path
+) -> None:
+    call = failed_run.scenarios[0].calls[0]
+    call.peaks, call.turns, call.timeline, call.audio, call.capture, call.metrics = {}, [], {}, "", "", {}
+    call.seconds, call.status = 0.0, 403
+    (tmp_path / "report.html").write_text(run_page(failed_run, {}), encoding="utf-8")
+    _ready(browser, tmp_path / "report.html", "#call-1")
+    assert browser.run("document.querySelectorAll('#call-1 svg, #call-1 audio').length") == 0
+    assert "403" in browser.run("document.querySelector('#call-1').innerText")
+    browser.run("document.querySelector('.checks .at').click()")
+    assert browser.complaints == []
+
+
 def test_two_hundred_calls_of_a_minute_open_fast(browser: Any, long_run: RunReport, tmp_path: Path) -> None:
     began = time.monotonic()
     page = run_page(long_run, {})
