@@ -75,7 +75,7 @@ def _charts(report: LoadReport) -> str:
     windows = [window for window in report.windows if math.isfinite(window.start)]
     if not windows:
         return ""
-    knee = report.knee.at if report.knee is not None else None
+    knee = None if report.knee is None else (report.knee.at, "knee" if report.knee.reached else "best")
     charts = [_chart("Calls at once", "", windows, lambda window: window.calls, None, knee)]
     for name, title in DRAWN:
         unit = FIGURES[name]
@@ -106,7 +106,7 @@ def _bound(limit: str) -> float | None:
 
 
 def _chart(
-    title: str, unit: str, windows: Sequence[Window], value: Value, bound: float | None, knee: float | None
+    title: str, unit: str, windows: Sequence[Window], value: Value, bound: float | None, knee: tuple[float, str] | None
 ) -> str:
     points = [(window, known) for window in windows if (known := value(window)) is not None and math.isfinite(known)]
     if not points:
@@ -126,9 +126,13 @@ def _chart(
         at = y(top * part / 4)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{number(top * part / 4)}</text>')
+    step = _round_up((last - first) / 6)
     for part in range(7):
-        second = first + (last - first) * part / 6
-        parts.append(f'<text x="{x(second):.1f}" y="{HEIGHT - 6}" text-anchor="middle">{number(second)} s</text>')
+        if step * part <= last - first:
+            at = x(first + step * part)
+            parts.append(
+                f'<text x="{at:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{number(first + step * part)} s</text>'
+            )
     height = HEIGHT - TOP - FOOT
     for window in windows[:: math.ceil(len(windows) / MOST_POINTS)]:
         if window.doubtful:
@@ -139,10 +143,10 @@ def _chart(
     if bound is not None:
         parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(bound):.1f}" y2="{y(bound):.1f}"/>')
     if knee is not None:
-        end = "end" if x(knee) > WIDTH / 2 else "start"
-        aside = -4 if end == "end" else 4
-        parts.append(f'<line class="knee" x1="{x(knee):.1f}" x2="{x(knee):.1f}" y1="{TOP}" y2="{TOP + height}"/>')
-        parts.append(f'<text class="knee" x="{x(knee) + aside:.1f}" y="{TOP + 10}" text-anchor="{end}">knee</text>')
+        mark, name = x(knee[0]), knee[1]
+        end, aside = ("end", -4) if mark > WIDTH / 2 else ("start", 4)
+        parts.append(f'<line class="knee" x1="{mark:.1f}" x2="{mark:.1f}" y1="{TOP}" y2="{TOP + height}"/>')
+        parts.append(f'<text class="knee" x="{mark + aside:.1f}" y="{TOP + 10}" text-anchor="{end}">{name}</text>')
     path = "L".join(f"{x((window.start + window.end) / 2):.1f} {y(known):.1f}" for window, known in points)
     parts.append(f'<path class="line" d="M{path}"/>')
     for window, known in points:
@@ -151,10 +155,10 @@ def _chart(
         told = f"{window.start:.0f} to {window.end:.0f} s, {window.calls:.1f} at once: {number(known, unit)}{broken}"
         centre = f'cx="{x((window.start + window.end) / 2):.1f}" cy="{y(known):.1f}"'
         parts.append(f'<circle class="dot{state}" {centre} r="3"><title>{words(told, 500)}</title></circle>')
-    name = f"{title}, {unit}" if unit else title
+    caption = words(f"{title}, {unit}" if unit else title)
     return (
-        f'<figure class="chart"><figcaption>{words(name)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{words(name)}; the table of windows has the figures">{"".join(parts)}</svg></figure>'
+        f'<figure class="chart"><figcaption>{caption}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{caption}; the table of windows has the figures">{"".join(parts)}</svg></figure>'
     )
 
 
@@ -213,7 +217,7 @@ def _windows(report: LoadReport) -> str:
             state += f'<span class="bad">{isolated("; ".join(window.broken), 500)}</span>'
         row = [number(window.start), number(window.calls), str(window.began), str(window.ended), str(window.failed)]
         row += [number(window.figures.get(name)) for name in names]
-        row += [number(window.cores), number(window.late_ms), state or '<span class="good">kept</span>']
+        row += [number(window.cores), number(window.late_ms), state or _kept(window, report)]
         rows.append(row)
     heads = ["from s", "at once", "began", "ended", "failed"]
     heads += [f"{name.replace('_', ' ')} {FIGURES[name]}" for name in names]
@@ -221,6 +225,11 @@ def _windows(report: LoadReport) -> str:
     return (
         f"<section><h2>Windows of time</h2>{_table(heads, rows, 'Windows of time', numeric=len(heads) - 1)}</section>"
     )
+
+
+def _kept(window: Window, report: LoadReport) -> str:
+    known = any(window.figures.get(name) is not None for name in report.limits)
+    return '<span class="good">kept</span>' if known else "–"
 
 
 def _processes(report: LoadReport) -> str:

@@ -119,7 +119,10 @@ def load_summary(report: LoadReport) -> str:
     out += ["|---:|---:|---:|---:|---:|---:|---|"]
     rows = []
     for window in report.windows[:MOST_WINDOWS]:
-        said = "doubtful" if window.doubtful else code("; ".join(window.broken), 200) if window.broken else "kept"
+        known = any(window.figures.get(name) is not None for name in report.limits)
+        said = "doubtful" if window.doubtful else "kept" if known else "–"
+        if window.broken and not window.doubtful:
+            said = code("; ".join(window.broken), 200)
         cells = [f"{window.start:.0f}", f"{window.calls:.1f}", str(window.failed)]
         cells += [number(window.figures.get(name)) for name in ("v2v_p95", "greeting_p95", "packet_gap_p99")]
         rows.append(f"| {' | '.join([*cells, said])} |")

@@ -95,6 +95,16 @@ def test_the_page_marks_the_knee(load: LoadReport) -> None:
     assert "486 Busy Here" in page
 
 
+def test_what_was_never_reached_is_no_knee(load: LoadReport) -> None:
+    load.knee = Knee(59.0, 590.0, False)
+    load.windows[7].figures = {}
+    page = load_page(load)
+    assert ">best</text>" in page
+    assert ">knee</text>" not in page
+    assert "It bears at least 59 calls at once" in page
+    assert "| 70 | 7.0 | 0 | – | – | – | – |" in load_summary(load)
+
+
 def test_a_load_that_says_nothing_has_a_page(load: LoadReport) -> None:
     load.windows, load.knee, load.processes, load.figures, load.scenarios = [], None, [], {}, []
     assert "How much it bears is not known" in load_page(load)
