@@ -18,6 +18,9 @@ PAUSE_S: Final = 0.35
 STOPPED_S: Final = 1.0
 """A silence of this length is no pause any more, even if the caller still speaks."""
 
+REACTION_S: Final = 0.05
+"""No agent hears a voice and is silent within this; the quickest need 70 ms over SIP."""
+
 KEEPS_TALKING_S: Final = 1.0
 """An agent that is silent so shortly after a back-channel began stopped for it."""
 
@@ -124,7 +127,7 @@ def _interruption(log: CallLog, utterance: Utterance, agent: Sequence[Span], end
     before = agent[place - 1] if place else (agent[-1] if place is None and agent else None)
     if current is not None and current.start + COLLISION_S <= at:
         ended, place_of_end = _stop(agent, place or 0, at, utterance.done, clear)
-        if clear is None and ended < at + COLLISION_S:
+        if clear is None and ended < at + (COLLISION_S if utterance.verb == "say" else REACTION_S):
             return None  # it was ending anyway
     elif before is not None and at - before.end <= end_silence and utterance.verb != "say":
         # In a pause of the agent's turn: an interruption only if the agent meant to go on.

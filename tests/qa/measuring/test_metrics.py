@@ -128,7 +128,7 @@ def test_a_last_word_before_hanging_up_needs_no_answer() -> None:
 
 
 @pytest.mark.parametrize("law", ["PCMU", "PCMA"])
-@pytest.mark.parametrize("stop", [0.15, 0.25, 0.6, 1.4])
+@pytest.mark.parametrize("stop", [0.07, 0.15, 0.25, 0.6, 1.4])
 def test_an_interruption_is_measured_to_the_agents_last_sample(stop: float, law: str) -> None:
     said = Said(3.0, CALLER, "barge_in")
     cut = LONG[: round((2.0 + stop) * RATE)]
