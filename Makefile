@@ -23,8 +23,9 @@ $(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.made)
 
 # command:package or library:package, so that nothing is installed that is there already
 SPEECH := flite:flite espeak-ng:espeak-ng
-FOR_TESTS := initdb:postgresql baresip:baresip-core sipp:sip-tester libopus.so.0:libopus0 openssl:openssl
-FOR_SLOW_TESTS := kamailio:kamailio rtpengine:rtpengine-daemon linphonec:linphone-cli svmap:sipvicious tshark:tshark
+FOR_TESTS := initdb:postgresql baresip:baresip-core sipp:sip-tester libopus.so.0:libopus0 openssl:openssl \
+	tshark:tshark chromium-headless-shell:chromium-headless-shell
+FOR_SLOW_TESTS := kamailio:kamailio rtpengine:rtpengine-daemon linphonec:linphone-cli svmap:sipvicious
 
 # Packages taken for one file inside each (the end-of-turn model, the noise filter), without what they would bring along.
 CARRIED := --no-deps pipecat-ai pyrnnoise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -11,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from offhook.qa.running.result import RunReport
@@ -85,7 +85,7 @@ def write_run(report: RunReport, folder: Path) -> Path:
     """Write run.json, whole or not at all."""
     file = folder / RUN_FILE
     fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps(plain(asdict(report)), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    fresh.write_bytes(msgspec.json.encode(plain(asdict(report))) + b"\n")
     os.replace(fresh, file)
     return file
 
