@@ -219,7 +219,8 @@ class CarrierLeg:
             elif isinstance(order, _MarkupOrder):
                 verbs = deque(self._understood(order.document) if order.document else await self._fetch(order))
             elif not verbs:
-                self._end("completed", "bot", ": ".join(["no markup left", *self.errors[-1:]]))
+                closed = [f"the bot closed the stream ({self.closed_by_bot})"] if self.closed_by_bot else []
+                self._end("completed", "bot", ": ".join(["no markup left", *closed, *self.errors[-1:]]))
             else:
                 more = await self._perform(verbs.popleft(), last=not verbs)
                 if more is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -84,14 +85,51 @@ class WebClient:
             Unreachable: no connection, no answer in time, or no HTTP.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _request, method, url, headers, body)
+        attempt = _Attempt()
+        timer = loop.call_later(CONNECT_TIMEOUT_S + READ_TIMEOUT_S, attempt.cut)
+        try:
+            return await loop.run_in_executor(self._threads, attempt.make, method, url, headers, body)
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Wait for what is under way and let go of the threads."""
         await asyncio.to_thread(self._threads.shutdown)
 
 
-def _request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+class _Attempt:
+    """One request. A socket's own timeout is for each piece of the answer: a bot that sends a byte a second would never
+    be given up."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._is_cut = False
+
+    def cut(self) -> None:
+        """It has taken too long."""
+        self._is_cut = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def make(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Make it. Raises Unreachable."""
+        late = f"{method} {url}: no whole answer within {READ_TIMEOUT_S:g} s"
+        try:
+            reply = _request(method, url, headers, body, self._opened)
+        except Unreachable as error:
+            raise Unreachable(late if self._is_cut else str(error)) from error
+        if self._is_cut:
+            raise Unreachable(late)
+        return reply
+
+    def _opened(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+
+def _request(
+    method: str, url: str, headers: Mapping[str, str], body: bytes, opened: Callable[[socket.socket], None]
+) -> Reply:
     parts = urlsplit(url)
     host = parts.hostname or ""
     connection: http.client.HTTPConnection
@@ -105,12 +143,17 @@ def _request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> 
         connection.connect()
         assert isinstance(connection.sock, socket.socket)
         connection.sock.settimeout(READ_TIMEOUT_S)
+        opened(connection.sock)
         connection.request(
             method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), body or None, dict(headers)
         )
         response = connection.getresponse()
         answer = response.read(MAX_BODY)
         return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, answer)
+    except http.client.BadStatusLine as error:
+        # its text may be anything, control characters included; a RemoteDisconnected has one of its own
+        what = str(error) if isinstance(error, OSError) else f"no answer of HTTP, but {str(error)[:40]!a}"
+        raise Unreachable(f"{method} {url}: {what}") from error
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable(f"{method} {url}: {error or type(error).__name__}") from error
     finally:

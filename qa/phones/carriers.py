@@ -388,7 +388,8 @@ class CarrierCall(CarrierLeg):
             log.status = self._replayed
         log.ended_how = self.ended_how
         log.ended_by = self._ended_by()
-        log.faults = [*self.errors, *(f"not heard, for the carrier says it: {said}" for said in self.carrier_said)]
+        unheard = [f"not heard, for the carrier says it: {said}" for said in self.carrier_said]
+        log.faults = list(dict.fromkeys([*self.errors, *unheard]))  # each once, for a bot makes its mistake every frame
         if not log.answered:
             log.events.append(LineEvent(self._ended_at - started, "refused", str(log.status)))
         log.events.append(LineEvent(self._ended_at - started, "ended", self.ended_how))

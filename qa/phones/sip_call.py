@@ -327,7 +327,8 @@ class SipCall:
         else:
             self.log.status = event.status
             self.log.ended_by = self.log.ended_by or "agent"
-            self.log.ended_how = f"{event.status} {event.reason}".strip()
+            reason = "".join(letter if letter.isprintable() else "?" for letter in event.reason)
+            self.log.ended_how = f"{event.status} {reason}".strip()
             self._note("refused", str(event.status))
         self._part_now()
         self._finish()
