@@ -24,6 +24,7 @@ from offhook.qa.measuring.timeline import (
     agent_turns,
     holds,
     network_back,
+    network_to_answer,
     overlap,
     silences,
     union,
@@ -275,7 +276,7 @@ def measure_call(
 
 
 def _greeting_ms(log: CallLog, began: float) -> float:
-    return (began - log.answered_at - network_back(log, began)) * 1000
+    return (began - log.answered_at - network_to_answer(log) - network_back(log, began)) * 1000
 
 
 def _share(part: float, whole: float) -> float | None:

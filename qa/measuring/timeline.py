@@ -271,6 +271,11 @@ def network_out(log: CallLog, at: float) -> float:
     return log.added_out.of_next(at) if log.added_out else log.network_s
 
 
+def network_to_answer(log: CallLog) -> float:
+    """Seconds by which `media.network` kept the answer from the agent. SIP's messages are not kept; a stream's are."""
+    return 0.0 if log.way == "sip" else network_out(log, log.answered_at)
+
+
 def network_back(log: CallLog, at: float) -> float:
     """Seconds that `media.network` added to what was heard of the agent at that track second."""
     return log.added_back.of_last(at) if log.added_back else log.network_s

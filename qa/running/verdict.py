@@ -14,7 +14,7 @@ from typing import Final
 from offhook.qa.caller.record import CallerRecord, StepRecord
 from offhook.qa.measuring.metrics import METRICS, Metrics
 from offhook.qa.measuring.speech import Transcript
-from offhook.qa.measuring.timeline import network_back, network_out
+from offhook.qa.measuring.timeline import network_back, network_out, network_to_answer
 from offhook.qa.measuring.turntaking import Interruption
 from offhook.qa.measuring.words import described
 from offhook.qa.phones.base import CallLog
@@ -231,7 +231,7 @@ def _asked(facts: Facts, step: StepRecord, expect: Expect) -> _Asked:
     ref = last.done if last is not None else since
     network = network_out(facts.log, ref)
     if last is None and since <= 0.0:
-        ref, network = facts.log.answered_at, 0.0  # the agent's audio comes one way only
+        ref, network = facts.log.answered_at, network_to_answer(facts.log)
     later = (one.left for one in facts.metrics.said if one.left > ref and (own is None or one is not own))
     return _Asked(facts, step, expect, ref, min(later, default=facts.log.seconds + 1.0), network)
 

@@ -99,6 +99,8 @@ def test_the_networks_round_trip_is_taken_out() -> None:
     assert made["v2v_ms"] == pytest.approx([400], abs=2)
     assert made["greeting_ms"] == pytest.approx(450, abs=2)
     assert made["network_ms"] == pytest.approx(100)
+    stream = exchange(0.5, log={"network_s": 0.05, "way": "twilio"}).measured()
+    assert stream["greeting_ms"] == pytest.approx(400, abs=2), "the start of a stream has to get there, too"
 
 
 def test_a_freeze_of_the_network_is_taken_out_where_it_was_and_nowhere_else() -> None:
