@@ -20,10 +20,12 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
 from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soxr
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import HTMLResponse
@@ -63,7 +65,7 @@ That is easy. Take your receipt, look for the long number below the bar code, an
 tell you where your parcel is, and when it will be at your door.
 Our shops are open from Monday to Friday, from eight in the morning until six in the evening, and on Saturday from \
 nine until noon. On Sunday and on holidays they are closed.""".splitlines()
-PHRASES = {"goodbye": 1e-20}
+PHRASES = {"goodbye": 1e-8}
 """What the recogniser's stand-in listens for, and how sure it must be."""
 
 MODEL_RATE = 16000
@@ -87,8 +89,7 @@ def spot(wav: bytes) -> str:
     with wave.open(BytesIO(wav)) as opened:
         line = np.frombuffer(opened.readframes(opened.getnframes()), np.int16)
         rate = opened.getframerate()
-    at = np.arange(len(line) * MODEL_RATE // rate) * rate / MODEL_RATE
-    pcm = np.interp(at, np.arange(len(line)), line).astype(np.int16).tobytes()
+    pcm = np.asarray(soxr.resample(line, rate, MODEL_RATE), np.int16).tobytes()
     _spotter.start_utt()
     _spotter.process_raw(pcm, False, True)
     _spotter.end_utt()
@@ -250,7 +251,7 @@ def main() -> None:
     args = options.parse_args()
     logger.remove()
     logger.add(sys.stderr, level=args.log)
-    with ProcessPoolExecutor(1) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a fork would keep the socket open
         uvicorn.run(
             application(args, pool), host="127.0.0.1", port=args.port, log_level="warning", timeout_graceful_shutdown=1
         )
