@@ -17,7 +17,7 @@ import numpy as np
 
 from offhook.codecs.audio import AudioFormat, Encoding
 
-__all__ = ["MAX_DATA", "StereoWavWriter", "WavError", "WavFull", "parse_wav", "read_wav", "repair"]
+__all__ = ["MAX_DATA", "StereoWavWriter", "WavError", "WavFull", "parse_wav", "read_wav", "repair", "wav_file"]
 
 CHANNELS: Final = 2
 FRAME_BYTES: Final = 2 * CHANNELS
@@ -195,7 +195,12 @@ def _parse_layout(chunk: bytes, name: str) -> tuple[Encoding, int, int]:
     return encoding, rate, channels
 
 
-def _header(rate: int, data_bytes: int) -> bytes:
+def wav_file(pcm: bytes, rate: int) -> bytes:
+    """A whole file of int16 little-endian samples of one channel."""
+    return _header(rate, len(pcm), channels=1) + pcm
+
+
+def _header(rate: int, data_bytes: int, channels: int = CHANNELS) -> bytes:
     return _HEADER.pack(
         b"RIFF",
         _SIZES_ONLY + data_bytes,
@@ -203,10 +208,10 @@ def _header(rate: int, data_bytes: int) -> bytes:
         b"fmt ",
         16,
         1,  # PCM
-        CHANNELS,
+        channels,
         rate,
-        rate * FRAME_BYTES,
-        FRAME_BYTES,
+        rate * channels * 2,
+        channels * 2,
         16,
         b"data",
         data_bytes,

@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from offhook.codecs.wav import wav_file
 from offhook.qa import sounds
 from offhook.qa.activity import RATE, Samples
 from offhook.qa.match import AUDIBLE
@@ -257,11 +258,8 @@ def _keep(file: Path, said: Samples) -> None:
     except OSError:
         return
     try:
-        with os.fdopen(handle, "wb") as raw, wave.open(raw, "wb") as out:
-            out.setnchannels(1)
-            out.setsampwidth(2)
-            out.setframerate(RATE)
-            out.writeframes(said.astype("<i2").tobytes())
+        with os.fdopen(handle, "wb") as out:
+            out.write(wav_file(said.astype("<i2").tobytes(), RATE))
         Path(unborn).replace(file)
     except OSError:
         Path(unborn).unlink(missing_ok=True)

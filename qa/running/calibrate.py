@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import tempfile
-import wave
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from offhook.codecs.wav import wav_file
 from offhook.qa.caller.machine import Caller
 from offhook.qa.caller.script import prepare
 from offhook.qa.measuring.metrics import Metrics, measure_call
@@ -152,11 +152,7 @@ async def calibrate(
 
 
 def _write(path: Path, text: str) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(made_up(text).astype("<i2").tobytes())
+    path.write_bytes(wav_file(made_up(text).astype("<i2").tobytes(), RATE))
 
 
 class _Bench:

@@ -15,7 +15,6 @@ you treat the recording.
 from __future__ import annotations
 
 import math
-import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import yaml
 
+from offhook.codecs.wav import wav_file
 from offhook.qa.activity import RATE, Samples, Span, speech_spans
 from offhook.qa.scenario.model import KEYS, SCHEMA
 from offhook.qa.sounds import at_level
@@ -242,11 +242,7 @@ def _level(sound: Samples) -> float:
 
 
 def _write(path: Path, sound: Samples) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(np.asarray(sound, "<i2").tobytes())
+    path.write_bytes(wav_file(np.asarray(sound, "<i2").tobytes(), RATE))
 
 
 def _yaml(value: Any) -> str:

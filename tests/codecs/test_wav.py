@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import struct
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from offhook.codecs import wav
 from offhook.codecs.audio import L16_8K, L16_16K, PCMA, PCMU
 from offhook.codecs.pcm import tone
-from offhook.codecs.wav import StereoWavWriter, WavError, WavFull, parse_wav, read_wav, repair
+from offhook.codecs.wav import StereoWavWriter, WavError, WavFull, parse_wav, read_wav, repair, wav_file
 
 LEFT, RIGHT = tone(440, 0.5, 8000), tone(1000, 0.5, 8000)
 
@@ -262,6 +263,12 @@ def test_a_file_the_standard_library_wrote(tmp_path: Path) -> None:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(LEFT)
     assert read_wav(path) == (L16_16K, 1, LEFT)
+
+
+def test_a_whole_file_of_one_channel_is_what_the_standard_library_reads() -> None:
+    with wave.open(io.BytesIO(wav_file(LEFT, 16000))) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16000)
+        assert file.readframes(len(LEFT)) == LEFT
 
 
 def test_any_rate_can_be_taken_apart_though_not_carried(tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ https://platform.openai.com/docs/api-reference/audio/createTranscription
 from __future__ import annotations
 
 import asyncio
-import io
-import wave
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -33,6 +31,7 @@ from offhook.agents.services.base import (
 from offhook.agents.services.http import Patience
 from offhook.agents.services.openai.client import OpenAiSettings, make_client, model_of, translated, warm_up
 from offhook.codecs.audio import L16_8K, L16_16K, AudioFormat
+from offhook.codecs.wav import wav_file
 
 DEFAULT_MODEL: Final = "gpt-transcribe"
 
@@ -211,14 +210,3 @@ def speech_in(audio: bytes, rate: int) -> bytes:
         return audio
     first = max(0, int(loud[0]) * size - int(LEAD * rate))
     return audio[first * 2 :]
-
-
-def wav_file(audio: bytes, rate: int) -> bytes:
-    """A mono WAV file of int16 samples."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(rate)
-        writer.writeframes(audio)
-    return file.getvalue()

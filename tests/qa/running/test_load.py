@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import wave
 from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
@@ -15,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 
+from offhook.codecs.wav import wav_file
 from offhook.qa.activity import LiveActivity
 from offhook.qa.phones.base import (
     CallerLine,
@@ -173,9 +173,8 @@ def _opens(bot: _Bot) -> Any:
 
 def _plan(folder: Path, scenario: str = SCENARIO, **plan: Any) -> LoadedPlan:
     (folder / "hello.yaml").write_text(scenario)
-    with wave.open(str(folder / "hi.wav"), "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(np.random.default_rng(1).normal(0, 3000, 1600).astype("<i2").tobytes())
+    hi = np.random.default_rng(1).normal(0, 3000, 1600).astype("<i2")
+    (folder / "hi.wav").write_bytes(wav_file(hi.tobytes(), 8000))
     text = {"mix": [{"scenario": "hello.yaml"}], "arrivals": {"start": "2/s", "over": "20s", "spread": "even"}}
     (folder / "load.yaml").write_text(json.dumps(text | plan))
     return load_plan(folder / "load.yaml")

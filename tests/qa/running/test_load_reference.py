@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import wave
 from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from offhook.codecs.wav import wav_file
 from offhook.qa.reference.process import reference
 from offhook.qa.running.load import run_load
 from offhook.qa.running.load_model import load_plan
@@ -43,9 +43,8 @@ def _tracker() -> None:
 async def test_the_references_delays_are_found_under_load(tmp_path: Path) -> None:
     (tmp_path / "hello.yaml").write_text(SCENARIO)
     (tmp_path / "load.yaml").write_text(PLAN)
-    with wave.open(str(tmp_path / "hi.wav"), "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(np.random.default_rng(1).normal(0, 3000, 4000).astype("<i2").tobytes())
+    hi = np.random.default_rng(1).normal(0, 3000, 4000).astype("<i2")
+    (tmp_path / "hi.wav").write_bytes(wav_file(hi.tobytes(), 8000))
     async with reference() as known:
         report = await run_load(load_plan(tmp_path / "load.yaml"), known.sip_target, processes=1, target_pid=known.pid)
     assert (report.verdict, report.calls, report.ended, report.failed) == (Verdict.PASS, 15, 15, 0)

@@ -14,7 +14,7 @@ from fakes.web import Request
 
 from offhook.agents.api import SettingsError
 from offhook.agents.services.base import Final, Heard, HearingLost, Partial
-from offhook.agents.services.openai.stt import OpenAiSpeech, _Transcription, speech_in, wav_file
+from offhook.agents.services.openai.stt import OpenAiSpeech, _Transcription, speech_in
 from offhook.agents.services.registry import make_service
 from offhook.codecs.audio import L16_8K, L16_16K, AudioFormat
 from offhook.codecs.pcm import silence, tone
@@ -213,11 +213,6 @@ def test_silence_before_the_first_word_stays_out() -> None:
 def test_an_even_sound_is_sent_whole() -> None:
     for audio in (b"", b"\0\0", tone(200, 1, 8000), silence(1, 8000)):
         assert speech_in(audio, 8000) == audio
-
-
-def test_a_wav_file_is_what_other_programs_read() -> None:
-    with wave.open(io.BytesIO(wav_file(b"\1\0\2\0", 8000))) as file:
-        assert (file.getframerate(), file.readframes(9)) == (8000, b"\1\0\2\0")
 
 
 def test_what_cannot_work_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
