@@ -13,6 +13,7 @@ Exit codes:
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -448,6 +449,8 @@ def dial(
         fail(f"{wav} is there already; name another file", USAGE)
     credentials = credentials_of(auth_token, username, password, api_listen, ca_file, insecure)
     console = console_on()
+    if sys.stdin is None:  # it was closed, and its number would be given to a socket
+        sys.stdin = open(os.devnull)  # noqa: SIM115  # for as long as we live
     if sys.stdin.isatty():
         console.print(f"[dim]{HELP}[/dim]")
     from offhook.qa.phones.base import Unable, Unreachable

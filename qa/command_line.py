@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE, UNREACHABLE, INVALID, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 CODES: Final = "Exit codes: 0 passed; 1 failed; 2 bad scenario or usage; 3 target unreachable; 4 invalid run."
+
+PIPE_WIDTH: Final = 240
+"""Columns when the output is no terminal."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -180,11 +183,12 @@ def loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-def console_on(file: Any = None) -> Console:
+def console_on(file: TextIO | None = None) -> Console:
+    """Where things are shown: without a file on whatever is `sys.stdout` then, for a prompt takes its place."""
     from rich.console import Console
 
-    file = file or sys.stdout
-    return Console(file=file, highlight=False, width=None if file.isatty() or "COLUMNS" in os.environ else 240)
+    wide = not (file or sys.stdout).isatty() and "COLUMNS" not in os.environ
+    return Console(file=file, highlight=False, width=PIPE_WIDTH if wide else None)
 
 
 def print_json(value: Any) -> None:

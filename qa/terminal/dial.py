@@ -31,7 +31,7 @@ from offhook.qa.activity import RATE, Samples, Span
 from offhook.qa.caller.machine import Caller
 from offhook.qa.caller.record import StepRecord
 from offhook.qa.caller.script import Script, ScriptError, prepare
-from offhook.qa.measuring.metrics import measure_call
+from offhook.qa.measuring.metrics import METRICS, measure_call
 from offhook.qa.measuring.speech import Recogniser, SpeechFailed, transcribe
 from offhook.qa.phones.base import CallerLine, CallLog, CallOrder, LineEvent, Phone
 from offhook.qa.phones.targets import open_phone
@@ -182,14 +182,22 @@ class Dialer:
         """Make the call, to its end. Raises as Phone.carry."""
         async with self._recogniser:
             reader = asyncio.create_task(self._read(), name="qa-dial-read")
+            reader.add_done_callback(self._read_to_the_end)
             try:
                 log = await self._phone.carry(order, self._watcher)
             finally:
                 self._over.set()
                 reader.cancel()
-                await asyncio.gather(reader, return_exceptions=True)
+                (broke,) = await asyncio.gather(reader, return_exceptions=True)
                 await asyncio.gather(*self._tasks)
+        if isinstance(broke, Exception):
+            raise broke
         return log
+
+    def _read_to_the_end(self, reader: asyncio.Task[None]) -> None:
+        """Nothing more is typed. A reader that broke leaves nobody who could hang up."""
+        if not reader.cancelled() and reader.exception() is not None:
+            self._caller.add(Step.model_validate({"hang_up": True}))
 
     def conclude(self, log: CallLog) -> None:
         """Print how the call was."""
@@ -206,7 +214,8 @@ class Dialer:
         for name, title in (("packet_gap_p99_ms", "packet gap p99"), ("rtp_loss_pct", "loss"), ("mos_e", "MOS")):
             value = found[name]
             if isinstance(value, float):
-                parts.append(f"{title} {value:.2f}")
+                unit = {"ms": " ms", "pct": " %"}.get(METRICS[name].unit, "")
+                parts.append(f"{title} {value:.{0 if unit == ' ms' else 2}f}{unit}")
         self._console.print("; ".join(parts), highlight=False)
 
     # --- what comes ---
@@ -260,10 +269,11 @@ class Dialer:
 
     async def _read_lines(self) -> None:
         """Input that is no terminal: a line is said when the agent has answered the one before."""
-        if stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+        if stat.S_ISREG(mode):
             for typed in sys.stdin.read(MAX_INPUT).splitlines():
                 await self._take(typed, waits=True)
-        else:
+        elif stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):  # of what is neither, such as /dev/null, nothing comes
             reader = asyncio.StreamReader(MAX_INPUT)
             protocol = asyncio.StreamReaderProtocol(reader)
             transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
