@@ -1,12 +1,12 @@
 """A Pipecat bot for trying the QA dialer on: Twilio's TwiML and media socket, offline.
 
-    python -m venv pipecat && pipecat/bin/pip install 'pipecat-ai[silero,websocket]==1.14.0' uvicorn pocketsphinx
+    python -m venv pipecat && pipecat/bin/pip install 'pipecat-ai[silero,websocket]==1.14.0' uvicorn
     pipecat/bin/python bench/qa_bots/pipecat_bot.py --port 8765
     offhook qa run suite:all --target twilio+http://127.0.0.1:8765/
 
 What is Pipecat's own: transport, Twilio serializer, Silero VAD, Smart Turn, the aggregators with their default turn
 strategies, interruption, key aggregation, idle detection. Standing in for services in a cloud: a recogniser that waits
-`--stt` and spots a few phrases (pocketsphinx), a language model that waits `--llm` and has prepared answers, and flite.
+`--stt` and understands nothing, a language model that waits `--llm` and has prepared answers, and flite.
 """
 
 from __future__ import annotations
@@ -15,17 +15,11 @@ import argparse
 import asyncio
 import sys
 import tempfile
-import wave
 from collections.abc import AsyncGenerator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
-from io import BytesIO
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soxr
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import HTMLResponse
@@ -65,36 +59,8 @@ That is easy. Take your receipt, look for the long number below the bar code, an
 tell you where your parcel is, and when it will be at your door.
 Our shops are open from Monday to Friday, from eight in the morning until six in the evening, and on Saturday from \
 nine until noon. On Sunday and on holidays they are closed.""".splitlines()
-PHRASES = {"goodbye": 1e-8}
-"""What the recogniser's stand-in listens for, and how sure it must be."""
-
-MODEL_RATE = 16000
-"""What pocketsphinx hears."""
-
-_spotter: Any = None
-
-
-def spot(wav: bytes) -> str:
-    """The phrase in a sentence, or a text that stands for anything else. Runs in a process of its own."""
-    global _spotter
-    if _spotter is None:
-        import pocketsphinx
-
-        _spotter = pocketsphinx.Decoder(lm=None, loglevel="FATAL")
-        with tempfile.NamedTemporaryFile("w", suffix=".kws", delete=False) as lines:
-            lines.writelines(f"{phrase} /{threshold}/\n" for phrase, threshold in PHRASES.items())
-        _spotter.add_kws("phrases", lines.name)
-        Path(lines.name).unlink()
-        _spotter.activate_search("phrases")
-    with wave.open(BytesIO(wav)) as opened:
-        line = np.frombuffer(opened.readframes(opened.getnframes()), np.int16)
-        rate = opened.getframerate()
-    pcm = np.asarray(soxr.resample(line, rate, MODEL_RATE), np.int16).tobytes()
-    _spotter.start_utt()
-    _spotter.process_raw(pcm, False, True)
-    _spotter.end_utt()
-    found = _spotter.hyp()
-    return found.hypstr.strip() if found is not None else "something"
+LEAVE = "9"
+"""Key after which it takes leave: its recogniser understands no words."""
 
 
 def settings(kind: Any, **given: Any) -> Any:
@@ -103,18 +69,15 @@ def settings(kind: Any, **given: Any) -> Any:
 
 
 class Recogniser(SegmentedSTTService):
-    """Takes as long as a recogniser in a cloud, and understands a few phrases."""
+    """Takes as long as a recogniser in a cloud, and understands nothing."""
 
-    def __init__(self, pool: ProcessPoolExecutor, seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
         super().__init__(settings=settings(STTSettings), ttfs_p99_latency=1.0)
-        self._pool, self._seconds = pool, seconds
+        self._seconds = seconds
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
-        text, _ = await asyncio.gather(
-            asyncio.get_running_loop().run_in_executor(self._pool, spot, audio), asyncio.sleep(self._seconds)
-        )
-        logger.info(f"heard {len(audio) / 2 / self.sample_rate:.1f} s: {text}")
-        yield TranscriptionFrame(text, "", time_now_iso8601())
+        await asyncio.sleep(self._seconds)
+        yield TranscriptionFrame("something", "", time_now_iso8601())
 
 
 class Model(LLMService):
@@ -135,14 +98,19 @@ class Model(LLMService):
         for word in self._reply(last).split(" "):
             await self.push_frame(LLMTextFrame(word + " "))
         await self.push_frame(LLMFullResponseEndFrame())
-        if "goodbye" in last:
+        if self._keys(last) == LEAVE:
             await self.push_frame(EndWorkerFrame(), FrameDirection.UPSTREAM)
 
+    @staticmethod
+    def _keys(last: str) -> str:
+        return last.partition("DTMF: ")[2].strip()
+
     def _reply(self, last: str) -> str:
-        if "goodbye" in last:
+        keys = self._keys(last)
+        if keys == LEAVE:
             return "Thank you for calling. Goodbye."
-        if "DTMF" in last:
-            return "You have pressed " + " ".join(last.split("DTMF: ")[-1]) + ". I will see what I can do."
+        if keys:
+            return f"You have pressed {' '.join(keys)}. I will see what I can do."
         self._turn += 1
         return ANSWERS[(self._turn - 1) % len(ANSWERS)]
 
@@ -168,7 +136,7 @@ class Flite(TTSService):
             yield frame
 
 
-def application(args: argparse.Namespace, pool: ProcessPoolExecutor) -> FastAPI:
+def application(args: argparse.Namespace) -> FastAPI:
     """The web side: a webhook that answers with TwiML as Pipecat's runner does, and the media socket."""
     app = FastAPI()
 
@@ -189,14 +157,12 @@ def application(args: argparse.Namespace, pool: ProcessPoolExecutor) -> FastAPI:
             call_sid=call.call_id,
             params=TwilioFrameSerializer.InputParams(auto_hang_up=False),  # it would ask api.twilio.com
         )
-        await talk(args, pool, websocket, serializer)
+        await talk(args, websocket, serializer)
 
     return app
 
 
-async def talk(
-    args: argparse.Namespace, pool: ProcessPoolExecutor, websocket: WebSocket, serializer: TwilioFrameSerializer
-) -> None:
+async def talk(args: argparse.Namespace, websocket: WebSocket, serializer: TwilioFrameSerializer) -> None:
     """One call."""
     transport = FastAPIWebsocketTransport(
         websocket=websocket,
@@ -211,7 +177,7 @@ async def talk(
     )
     steps = [
         transport.input(),
-        Recogniser(pool, args.stt),
+        Recogniser(args.stt),
         DTMFAggregator(),
         aggregators.user(),
         Model(args.llm),
@@ -251,10 +217,7 @@ def main() -> None:
     args = options.parse_args()
     logger.remove()
     logger.add(sys.stderr, level=args.log)
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a fork would keep the socket open
-        uvicorn.run(
-            application(args, pool), host="127.0.0.1", port=args.port, log_level="warning", timeout_graceful_shutdown=1
-        )
+    uvicorn.run(application(args), host="127.0.0.1", port=args.port, log_level="warning", timeout_graceful_shutdown=1)
 
 
 if __name__ == "__main__":
