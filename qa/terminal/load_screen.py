@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from offhook.qa.running import load
 from offhook.qa.running.knee import Window
 from offhook.qa.running.result import Verdict
 from offhook.qa.terminal.run_screen import COLOURS
+from offhook.qa.terminal.screen import Screen
 
 FIGURES: Final = (("v2v_p95", "v2v p95"), ("greeting_p95", "greeting p95"), ("packet_gap_p99", "packet gap p99"))
 """Columns of the table of windows, in ms."""
@@ -22,37 +22,18 @@ MOST_WINDOWS: Final = 40
 MOST_FAILURES: Final = 8
 
 
-class LoadScreen:
+class LoadScreen(Screen):
     """Shows a load; a context manager around it."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
-        self.console = console
-        self._quiet = quiet
-        self._bar = Progress(
-            TextColumn("[progress.description]{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
-            transient=True,
-        )
-        self._task: TaskID | None = None
+        super().__init__(console, quiet=quiet)
         self._told: float = -1.0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
 
     def progress(self, news: load.Progress) -> None:
         """Take what the load says."""
-        if self._task is None:
-            self._task = self._bar.add_task("", total=news.of or None)
         late = "" if news.late_ms is None else f", we are {news.late_ms:.1f} ms late"
         text = f"{news.rate:.1f}/s, {news.under_way} at once, {news.ended} done, {news.failed} failed{late}"
-        self._bar.update(self._task, completed=min(news.seconds, news.of), description=text)
+        self._show(min(news.seconds, news.of), news.of or None, text)
         window = news.window
         if window is not None and window.start > self._told and not self._quiet:
             self._told = window.start

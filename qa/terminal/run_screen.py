@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn
 from rich.table import Table
 
 from offhook.qa.running import run
 from offhook.qa.running.result import RunReport, ScenarioReport, Verdict
+from offhook.qa.terminal.screen import Screen
 
 COLOURS: Final = {
     Verdict.PASS: "green",
@@ -29,30 +30,12 @@ MOST_FINDINGS: Final = 5
 """Of one scenario that are printed; the report has all."""
 
 
-class RunScreen:
+class RunScreen(Screen):
     """Shows a run; a context manager around it. Nothing moves where the console is no terminal."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
-        self.console = console
-        self._quiet = quiet
-        self._bar = Progress(
-            TextColumn("[progress.description]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
-            transient=True,
-        )
-        self._task: TaskID | None = None
+        super().__init__(console, MofNCompleteColumn(), quiet=quiet)
         self._live: dict[tuple[str, int], str] = {}
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
 
     def progress(self, news: run.Progress) -> None:
         """Take what the run says."""
@@ -63,10 +46,8 @@ class RunScreen:
             self._live.pop(call, None)
             if not self._quiet:
                 self._say(news)
-        if self._task is None:
-            self._task = self._bar.add_task("", total=news.of)
         calling = sum(state == "calling" for state in self._live.values())
-        self._bar.update(self._task, completed=news.done, description=f"{calling} calling")
+        self._show(news.done, news.of, f"{calling} calling")
 
     def _say(self, news: run.Progress) -> None:
         colour = COLOURS.get(Verdict(news.state), "")
