@@ -234,7 +234,7 @@ def measure_call(
         "agent_level_dbov": artifacts.level_dbov(log.agent, agent),
         "agent_speaking_s": sum(span.seconds for span in agent),
         "caller_speaking_s": sum(span.seconds for span, _ in caller),
-        "dtmf_in": sum(len(key) for _, key in log.pressed),
+        "dtmf_in": _pressed(log, record, scenario),
         "dtmf_out": len(keys),
         "dtmf_out_accuracy_pct": _dtmf_accuracy(scenario, spelled(keys)),
         "dtmf_tone_ms": [(key.end - key.start) * 1000 for key in heard],
@@ -277,6 +277,16 @@ def measure_call(
 
 def _greeting_ms(log: CallLog, began: float) -> float:
     return (began - log.answered_at - network_to_answer(log) - network_back(log, began)) * 1000
+
+
+def _pressed(log: CallLog, record: CallerRecord, scenario: Scenario) -> int:
+    """How many keys the caller pressed; the line knows nothing of those that sounded in the caller's audio."""
+    sounded = 0
+    for done in record.steps:
+        step = scenario.steps[done.index].dtmf if done.index < len(scenario.steps) else None
+        if step is not None and (step.by or scenario.media.dtmf) == "inband" and not done.failed:
+            sounded += len(done.keys)
+    return sounded + sum(len(key) for _, key in log.pressed)
 
 
 def _share(part: float, whole: float) -> float | None:

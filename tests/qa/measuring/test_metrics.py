@@ -285,3 +285,14 @@ def test_a_caller_without_steps_is_heard_by_its_track() -> None:
     made = Made(agent=[(said.end + 0.5, REPLY)], log={"caller": laid(14.0, (3.0, CALLER))}).measured()
     assert made["v2v_ms"] == pytest.approx([500], abs=2)
     assert made.said[0].span == Span(pytest.approx(3.0, abs=0.002), pytest.approx(said.end, abs=0.002))
+
+
+def test_keys_count_however_they_are_pressed() -> None:
+    steps: Any = [{"dtmf": "12"}, {"dtmf": {"digits": "3", "by": "inband"}}, {"dtmf": {"digits": "4", "by": "inband"}}]
+    done = [
+        StepRecord(0, "dtmf", keys="12"),
+        StepRecord(1, "dtmf", keys="3"),
+        StepRecord(2, "dtmf", keys="4", failed="the call ended before all keys were pressed"),
+    ]
+    made = Made(steps=done, scenario={"steps": steps}, log={"pressed": [(1.0, "1"), (1.2, "2")]}).measured()
+    assert made["dtmf_in"] == 3
