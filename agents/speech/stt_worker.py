@@ -10,7 +10,8 @@ from __future__ import annotations
 import signal
 import struct
 import sys
-from typing import Any, BinaryIO, Final
+from collections.abc import Callable
+from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 import pocketsphinx
@@ -23,6 +24,9 @@ FRAME: Final = struct.Struct("!II")
 
 MODEL_RATE: Final = 16000
 """The model that comes with pocketsphinx hears 16 kHz; telephone audio is converted up."""
+
+
+RequestT = TypeVar("RequestT")
 
 
 class Request(msgspec.Struct):
@@ -90,18 +94,23 @@ def read_frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
     return stream.read(head), stream.read(audio)
 
 
-def main() -> None:
-    """Answer requests until standard input ends."""
+def serve(start: Callable[[], Callable[[RequestT, bytes], object]], kind: type[RequestT]) -> None:
+    """Answer requests until standard input ends.
+
+    Args:
+        start: loads what answers a request and its audio; that it takes long is no harm.
+        kind: of the requests.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent()
-    worker = Worker()
+    answer = start()
     out = sys.stdout.buffer
     while (frame := read_frame(sys.stdin.buffer)) is not None:
-        answer = msgspec.json.encode(worker.answer(msgspec.json.decode(frame[0], type=Request), frame[1]))
-        out.write(FRAME.pack(len(answer), 0) + answer)
+        told = msgspec.json.encode(answer(msgspec.json.decode(frame[0], type=kind), frame[1]))
+        out.write(FRAME.pack(len(told), 0) + told)
         out.flush()
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda: Worker().answer, Request)

@@ -23,8 +23,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import signal
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,8 +34,7 @@ import msgspec
 import numpy as np
 import pocketsphinx
 
-from offhook.agents.parent import die_with_parent
-from offhook.agents.speech.stt_worker import FRAME, MODEL_RATE, read_frame
+from offhook.agents.speech.stt_worker import MODEL_RATE, serve
 from offhook.codecs.convert import resample_all
 from offhook.qa.match import AUDIBLE
 from offhook.qa.measuring.words import TENS, UNITS, plain, spoken
@@ -269,16 +266,8 @@ def _one_more(changes: tuple[int, tuple[int, ...]], word: int) -> tuple[int, tup
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    die_with_parent()
     os.nice(NICE)
-    recogniser = Recogniser()
-    out = sys.stdout.buffer
-    while (frame := read_frame(sys.stdin.buffer)) is not None:
-        answer = msgspec.json.encode(recogniser.answer(msgspec.json.decode(frame[0], type=Request), frame[1]))
-        out.write(FRAME.pack(len(answer), 0) + answer)
-        out.flush()
+    serve(lambda: Recogniser().answer, Request)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from offhook.agents.speech import stt_worker
 from offhook.agents.speech.stt_worker import FRAME
 from offhook.qa.activity import RATE
 from offhook.qa.measuring import recogniser as room
@@ -104,8 +105,8 @@ def test_requests_are_answered_until_the_input_ends(
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out))
     nice: list[int] = []
     monkeypatch.setattr(room.os, "nice", nice.append)
-    monkeypatch.setattr(room.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(room, "die_with_parent", lambda: None)
+    monkeypatch.setattr(stt_worker.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(stt_worker, "die_with_parent", lambda: None)
     monkeypatch.setattr(room, "Recogniser", lambda: recogniser)
     main()
     length, nothing = struct.unpack_from("!II", out.getvalue())
