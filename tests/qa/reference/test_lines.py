@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from offhook.qa.activity import Span
+from offhook.qa.measuring.artifacts import holes
+from offhook.qa.phones.base import CallLog
 from offhook.qa.reference.lines import GREETING, KEY_GAP_S, VOICED, Lines, at_level, louder_half, made_up
 
 
@@ -37,6 +41,14 @@ def test_speaks_keys_one_by_one() -> None:
     assert line.text == "You pressed one pound"
     silent = np.flatnonzero(np.diff(np.flatnonzero(line.samples)) > 0.9 * KEY_GAP_S * 8000)
     assert len(silent) == 2
+
+
+@pytest.mark.parametrize("voice", ["made-up", "auto"])
+def test_the_pauses_between_keys_are_no_holes(voice: Literal["made-up", "auto"]) -> None:
+    samples = Lines(voice).keys("120*", -20.0).samples
+    assert abs(int(samples[0])) >= VOICED / 2 <= abs(int(samples[-1]))
+    log = CallLog("c1", "sip", "sip:bot@127.0.0.1", 0.0, answered=True, agent=samples, seconds=len(samples) / 8000)
+    assert holes(log, [Span(0.0, log.seconds)]) == ([], [])
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="needs flite")
