@@ -37,8 +37,7 @@ class Wire:
 
 
 def endpoint(act: Callable[[Sequence[UaEvent]], None], **settings: Any) -> tuple[Endpoint, Wire]:
-    settings = {"user_agent": "x", "trusted": lambda host: True} | settings
-    made, wire = Endpoint(act, lambda hop: hop.local, **settings), Wire()
+    made, wire = Endpoint(act, lambda hop: hop.local, user_agent="x", trusted=lambda host: True, **settings), Wire()
     made.transport = wire  # type: ignore[assignment]
     return made, wire
 
