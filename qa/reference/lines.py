@@ -56,7 +56,7 @@ KEYS: Final = {
 KEY_GAP_S: Final = 0.100
 """Between spoken keys."""
 
-FADE_S: Final = 0.015
+FADE_S: Final = 0.040
 """In which a spoken key fades into that silence: a voice that breaks off would be a hole in the sentence."""
 
 VOICED: Final = 328

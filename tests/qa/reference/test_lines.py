@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -43,9 +42,8 @@ def test_speaks_keys_one_by_one() -> None:
     assert len(silent) == 2
 
 
-@pytest.mark.parametrize("voice", ["made-up", "auto"])
-def test_the_pauses_between_keys_are_no_holes(voice: Literal["made-up", "auto"]) -> None:
-    samples = Lines(voice).keys("120*", -20.0).samples
+def test_the_pauses_between_keys_are_no_holes() -> None:
+    samples = Lines("made-up").keys("1234567890*#", -20.0).samples
     assert abs(int(samples[0])) >= VOICED / 2 <= abs(int(samples[-1]))
     log = CallLog("c1", "sip", "sip:bot@127.0.0.1", 0.0, answered=True, agent=samples, seconds=len(samples) / 8000)
     assert holes(log, [Span(0.0, log.seconds)]) == ([], [])
