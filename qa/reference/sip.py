@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from offhook.providers.sip.events import (
 from offhook.providers.sip.hop import Hop
 from offhook.providers.sip.invite import InviteSession
 from offhook.providers.sip.negotiation import BadSdp, MediaNegotiator, NotAcceptable
-from offhook.providers.sip.sockets import family_of
+from offhook.providers.sip.sockets import bound_socket, family_of
 from offhook.providers.sip.uri import format_host
 from offhook.qa.reference.behaviour import Behaviour, behaviour_of
 from offhook.qa.reference.brain import Brain, HangUp, Order, Transfer
@@ -50,6 +51,15 @@ def _codecs() -> tuple[Codec, ...]:
     return (PCMU, PCMA, G722, OPUS)
 
 
+def _free_for_both(host: str) -> int:
+    """A port that neither UDP nor TCP uses here. Raises OSError."""
+    while True:
+        with bound_socket("tcp", host, 0) as tcp:
+            port: int = tcp.getsockname()[1]
+            with contextlib.suppress(OSError), bound_socket("udp", host, port):
+                return port
+
+
 class SipReference:
     """All SIP calls of the reference."""
 
@@ -67,7 +77,7 @@ class SipReference:
     async def listen(self, host: str, port: int) -> int:
         """Listen on UDP and TCP; gives the port. Raises OSError."""
         self._host = host
-        port = await self._sip.transport.listen("udp", host, port)
+        port = await self._sip.transport.listen("udp", host, port or _free_for_both(host))
         await self._sip.transport.listen("tcp", host, port)
         return port
 
