@@ -52,7 +52,9 @@ class LoadScreen(Screen):
         table.add_column("we are late\nms", justify="right")
         table.add_column("")
         step = -(-len(report.windows) // MOST_WINDOWS) or 1
-        for window in report.windows[::step]:
+        for first in range(0, len(report.windows), step):
+            some = report.windows[first : first + step]
+            window = next((one for one in some if one.broken or one.doubtful), some[0])
             figures = [_figure(window.figures.get(name)) for name, _ in FIGURES]
             word = "[yellow]doubtful[/yellow]" if window.doubtful else "[red]bad[/red]" if window.broken else ""
             row = [f"{window.start:.0f}", f"{window.calls:.0f}", str(window.failed), str(window.late or "-"), *figures]
