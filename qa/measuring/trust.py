@@ -16,8 +16,8 @@ TRUSTED_LATE_MS: Final = 20.0
 """A caller one of whose hundred frames is later than this measures its own machine."""
 
 LOST_SHARE: Final = 0.01
-"""Share of the frames that may be missing, and five at least: those before a hang-up, and a short stall in silence. What
-is missing of speech is told by its sound."""
+"""Share of the frames that may be missing, and five at least: those before a hang-up, and a short stall in silence.
+What is missing of speech is told by its sound."""
 
 LEAST_FRAMES: Final = 50
 """In a call shorter than a second, such as one that is refused, one frame is a large share and times nothing."""
