@@ -510,7 +510,8 @@ class Caller:
                 case "agent_speaks" if expect.agent_speaks is False:
                     yield name, since + opened.within
                 case "agent_keeps_talking" if expect.agent_keeps_talking is not None:
-                    yield name, (opened.spoken.start if opened.spoken else since) + expect.agent_keeps_talking
+                    # In a pause of its turn it may go on yet: whether it does is waited for.
+                    yield name, self._kept_until(opened) + self._caller.end_silence
                 case "agent_stops_within" if expect.agent_stops_within is not None:
                     begun = opened.spoken.start if opened.spoken else since
                     yield name, begun + self._late(expect.agent_stops_within)
@@ -531,6 +532,9 @@ class Caller:
         match name:
             case "agent_speaks":
                 return self._answered(mark)
+            case "agent_keeps_talking":
+                speaking = self._line is not None and self._line.activity.speaking_since is not None
+                return speaking and self._now >= self._kept_until(opened) - 1e-9
             case "agent_stops_within":
                 return self._stopped(opened.spoken)
             case "heard" | "not_heard":
@@ -544,6 +548,11 @@ class Caller:
                 return bool(self.transfers)
             case _:
                 return False  # the end of the call decides
+
+    def _kept_until(self, opened: _Open) -> float:
+        """Until when the agent is to keep talking."""
+        begun = opened.spoken.start if opened.spoken else opened.mark.since
+        return begun + (opened.expect.agent_keeps_talking or 0.0)
 
     def _stopped(self, spoken: Span | None) -> bool:
         """The agent has fallen silent, or has begun anew, since the caller's sound began."""
