@@ -90,7 +90,7 @@ async def test_goes_on_when_a_call_fails_and_says_so(monkeypatch: pytest.MonkeyP
     assert "sip: keys both ways" in told
 
 
-@pytest.mark.timing
+@pytest.mark.slow
 @pytest.mark.timeout(180)  # a call that a busy machine spoilt is made again
 async def test_measures_what_the_reference_does() -> None:
     """All of it, over SIP and Twilio's streams: some 40 s of calls."""
