@@ -64,7 +64,7 @@ async def test_twenty_calls_at_ten_a_second(shared: SipGateway) -> None:
 
 
 async def test_a_network_that_loses_every_fifth_message_loses_no_call(shared: SipGateway) -> None:
-    # The BYE gets through: SIPp takes a 200 that is repeated for its lost ACK for the answer to a BYE that never arrived.
+    # The BYE gets through: SIPp takes a 200 that is repeated for its lost ACK for the answer to a BYE that was lost.
     caller = Scenario().invite(retrans=200).answered().ack().pause(200).request("BYE", retrans=200, kept=True).recv(200)
     more = ["-lost", 20, "-T2", 500, "-max_retrans", 30]
     await ran(shared, caller, number="+15550904", calls=20, rate=20, more=more)
