@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,18 +86,18 @@ def told(report: RunReport) -> dict[str, set[str]]:
 
 
 async def dialled(
-    bot: Reference, folder: Path, scenarios: dict[str, tuple[Steps, dict[str, Any]]], *, user: str = ""
+    bot: Reference, folder: Path, scenarios: dict[str, tuple[Steps, dict[str, Any]]], called: Callable[[str], str] = str
 ) -> RunReport:
-    """Call one bot side by side: who is called names its fault; by default each scenario's own name."""
+    """Call one bot side by side. Who is called, by the name of the scenario, names the bot's fault."""
     _, _, host = bot.sip_target.partition("@")
     loaded = []
     for name, (steps, wire) in scenarios.items():
         one = load(written(folder, name, steps, wire))
         scenario = one.scenario.model_copy(
-            update={"target": one.scenario.target.model_copy(update={"to": f"sip:{user or name}@{host}"})}
+            update={"target": one.scenario.target.model_copy(update={"to": f"sip:{called(name)}@{host}"})}
         )
         loaded.append(type(one)(scenario, one.path, one.source, one.variables))
-    return await Run(loaded, RunOptions(jobs=9, cache=folder / "voice")).run()
+    return await Run(loaded, RunOptions(jobs=len(FAULTS), cache=folder / "voice")).run()
 
 
 @pytest.mark.timing
@@ -111,11 +112,10 @@ async def test_every_fault_is_caught_by_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.timing
 async def test_a_bot_without_fault_passes_what_catches_the_faults(tmp_path: Path) -> None:
-    good = {name: (steps, wire) for name, (_, steps, wire) in FAULTS.items() if name != "stop-for-anything"}
-    patient = {name: (steps, wire) for name, (_, steps, wire) in FAULTS.items() if name == "stop-for-anything"}
+    good = {name: (steps, wire) for name, (_, steps, wire) in FAULTS.items()}
     async with reference() as bot:
-        report = await dialled(bot, tmp_path, good, user="reference")
-        report.scenarios += (await dialled(bot, tmp_path, patient, user="patient")).scenarios
+        # A cough is longer than what the reference ignores, but for its patient self.
+        report = await dialled(bot, tmp_path, good, lambda name: "patient" if name == "stop-for-anything" else "bot")
     wrong = {
         one.name: [finding.message for call in one.calls for finding in call.findings if not finding.ok] or one.reason
         for one in report.scenarios
