@@ -146,7 +146,7 @@ class Brief(Agent):
 """
 
 
-@pytest.mark.timing
+@pytest.mark.slow
 async def test_a_call_of_a_real_gateway_is_replayed_to_it(tmp_path: Path) -> None:
     (tmp_path / "brief.py").write_text(BRIEF)
     port = free_port()

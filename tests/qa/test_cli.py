@@ -368,7 +368,7 @@ async def test_ctrl_c_hangs_up_and_leaves_with_130(tmp_path: Path) -> None:
     assert err == "offhook: interrupted; the calls were ended\n"
 
 
-@pytest.mark.timing
+@pytest.mark.slow
 async def test_ctrl_c_ends_a_load_with_its_report(tmp_path: Path) -> None:
     write(tmp_path)
     plan = tmp_path / "load.yaml"

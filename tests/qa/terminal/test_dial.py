@@ -250,7 +250,7 @@ async def test_a_person_at_a_terminal_talks_presses_keys_holds_and_hangs_up() ->
         assert raw.rfind("\x1b[J", 0, line.start()) > raw.rfind(">", 0, line.start())
 
 
-@pytest.mark.timing
+@pytest.mark.slow
 async def test_input_through_a_pipe_is_said_line_by_line_and_recorded(tmp_path: Path) -> None:
     async with reference() as bot:
         process = await asyncio.create_subprocess_exec(
