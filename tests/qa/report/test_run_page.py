@@ -213,7 +213,7 @@ def test_two_hundred_calls_of_a_minute_open_fast(browser: Any, long_run: RunRepo
     drawn = time.monotonic() - began
     print(f"{size / 1e6:.1f} MB, written in {written:.1f} s, loaded in {loaded:.2f} s, a call drawn in {drawn:.2f} s")
     assert size < 6_000_000
-    assert loaded < 5
+    assert loaded < 20
     assert browser.complaints == []
 
 
