@@ -115,6 +115,7 @@ async def dialled(
 
 
 @pytest.mark.timing
+@pytest.mark.timeout(240)
 async def test_every_fault_is_caught_by_its_name(tmp_path: Path) -> None:
     async with reference() as bot:
         reports = await dialled(bot, tmp_path, {name: (steps, wire) for name, (_, steps, wire) in FAULTS.items()})
@@ -125,6 +126,7 @@ async def test_every_fault_is_caught_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.timing
+@pytest.mark.timeout(240)
 async def test_a_bot_without_fault_passes_what_catches_the_faults(tmp_path: Path) -> None:
     good = {name: (steps, wire) for name, (_, steps, wire) in FAULTS.items()}
     async with reference() as bot:
