@@ -274,11 +274,12 @@ def load(
     from offhook.qa.terminal.load_screen import LoadScreen
     from offhook.qa.voice import VoiceUnavailable
 
+    values = values_of(sets)
     try:
-        loaded = load_plan(plan, sets=values_of(sets))
+        loaded = load_plan(plan, sets=values)
     except ScenarioError as error:
         say_problems(error.problems)
-    check_set(values_of(sets), loaded.variables)
+    check_set(values, loaded.variables)
     folder = folder_for(out)
     with LoadScreen(console_on(sys.stderr), quiet=as_json) as screen:
 

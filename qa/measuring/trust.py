@@ -11,9 +11,7 @@ from offhook.qa.activity import RATE, Samples
 from offhook.qa.caller.record import CallerRecord, StepRecord
 from offhook.qa.measuring.packets import percentile
 from offhook.qa.phones.base import CallLog
-
-TRUSTED_LATE_MS: Final = 20.0
-"""A caller one of whose hundred frames is later than this measures its own machine."""
+from offhook.qa.result import TRUSTED_LATE_MS
 
 LOST_SHARE: Final = 0.01
 """Share of the frames that may be missing, and five at least: those before a hang-up, and a short stall in silence.

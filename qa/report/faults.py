@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from offhook.qa.running.result import CallReport, Finding, RunReport, ScenarioReport, Verdict
+from offhook.qa.running.result import COUNTED, CallReport, Finding, RunReport, ScenarioReport, Verdict
 
 _WHERE: Final = re.compile(r"(.{1,4096}):(\d{1,9}):(\d{1,9})", re.DOTALL)
 
@@ -55,7 +55,7 @@ def _all(report: RunReport, gate: bool) -> Iterator[Fault]:
         for call, finding in about:
             if not finding.ok and finding.gate == gate:
                 verdict = Verdict.INVALID if finding.kind in OURS else Verdict.FAIL
-                if call is not None and call.verdict not in (Verdict.PASS, Verdict.FAIL):
+                if call is not None and call.verdict not in COUNTED:
                     verdict = call.verdict
                 yield Fault(scenario, call, finding, finding.kind, verdict)
         if gate and scenario.reason and scenario.verdict not in (Verdict.PASS, Verdict.SKIPPED):

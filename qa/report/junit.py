@@ -82,7 +82,7 @@ def _case(
     tag = _RESULTS.get(verdict, "error")
     if not tag:
         return case
-    failed = [one for one in findings if not one.ok and one.gate]
+    failed = [one for one in findings if one.failed]
     # What the verdict rests on goes first: of an invalid call, why it is not to be believed.
     failed.sort(key=lambda one: (one.kind in OURS) != (verdict == Verdict.INVALID))
     message = failed[0].message if failed else reason or str(verdict)
@@ -100,7 +100,7 @@ def _sentence(finding: Finding) -> str:
 
 
 def _worst(findings: Sequence[Finding]) -> Verdict:
-    failed = [one for one in findings if not one.ok and one.gate]
+    failed = [one for one in findings if one.failed]
     if not failed:
         return Verdict.PASS
     return Verdict.INVALID if all(one.kind in OURS for one in failed) else Verdict.FAIL

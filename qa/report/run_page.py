@@ -236,7 +236,7 @@ def _calls(
 
 
 def _call(call: CallReport, name: str, file: str) -> str:
-    failed = [one for one in call.findings if not one.ok and one.gate]
+    failed = [one for one in call.findings if one.failed]
     facts = [f'<span class="name">{isolated(call.scenario, 100)} #{call.number}</span>', f"{number(call.seconds, 's')}"]
     answers = call.metrics.get("v2v_ms")
     if isinstance(answers, list) and answers:

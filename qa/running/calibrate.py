@@ -24,6 +24,7 @@ from offhook.qa.phones.targets import open_phone
 from offhook.qa.reference import Reference, reference
 from offhook.qa.reference.ear import RATE
 from offhook.qa.reference.lines import made_up
+from offhook.qa.result import TRUSTED_LATE_MS
 from offhook.qa.scenario.model import Scenario
 from offhook.qa.voice import VoiceUnavailable
 
@@ -41,9 +42,6 @@ SETTLE_S: Final = 10.0
 
 ATTEMPTS: Final = 3
 """Times that a call is made while this machine is too busy for it, whatever was measured in it."""
-
-LATE_MS: Final = 20.0
-"""Lateness of the caller's frames, 99th percentile, that is too busy: a run of scenarios would be invalid."""
 
 STALL_MS: Final = 40.0
 """Lateness of the reference's worst frame that is: it makes a hole that the reference did not mean."""
@@ -112,7 +110,7 @@ class Calibration:
             for row in self.rows
         ]
         lines += self.wrong
-        if not self.passed and (self.own_late_p99_ms > LATE_MS or self.reference_late_ms > STALL_MS):
+        if not self.passed and (self.own_late_p99_ms > TRUSTED_LATE_MS or self.reference_late_ms > STALL_MS):
             lines.append(
                 f"This machine is too busy: the caller's frames left {self.own_late_p99_ms:.0f} ms late (p99), the "
                 f"reference's up to {self.reference_late_ms:.0f} ms. Calibrate when nothing else runs."
@@ -249,7 +247,7 @@ class _Bench:
             metrics, truth = await self._call_once(way, name, what, steps)
             own = max(metrics.samples("own_late_p99_ms"), default=0.0)
             theirs = truth[-1]["late_ms"]
-            if attempt == ATTEMPTS or (own <= LATE_MS and theirs <= STALL_MS):
+            if attempt == ATTEMPTS or (own <= TRUSTED_LATE_MS and theirs <= STALL_MS):
                 break
         found = self._found
         found.own_late_p99_ms = max(found.own_late_p99_ms, own)

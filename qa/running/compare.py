@@ -12,13 +12,11 @@ those of each scenario, which need some ten.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from offhook.qa.measuring.metrics import METRICS
-from offhook.qa.running.folder import read_run
-from offhook.qa.running.result import RunReport, ScenarioReport, Verdict
-from offhook.qa.running.statistics import Difference, beyond_chance, difference
+from offhook.qa.running.result import COUNTED, RunReport, ScenarioReport, Verdict
+from offhook.qa.running.statistics import Difference, beyond_chance, difference, samples_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,11 +89,6 @@ class Comparison:
         console.print("[red]worse[/red]" if self.worse else "[green]no worse[/green]")
 
 
-def compare_files(before: Path, after: Path) -> Comparison:
-    """Compare two runs by their folders or files. Raises NoRun."""
-    return compare(read_run(before), read_run(after))
-
-
 def compare(before: RunReport, after: RunReport) -> Comparison:
     """Compare two runs."""
     found = Comparison(before.run_id, after.run_id)
@@ -152,12 +145,8 @@ def _samples(report: ScenarioReport) -> dict[str, list[list[float]]]:
     """Every metric's samples, call by call, of the calls that count."""
     found: dict[str, list[list[float]]] = {}
     for call in report.calls:
-        if call.verdict in (Verdict.PASS, Verdict.FAIL):
+        if call.verdict in COUNTED:
             for name, value in call.metrics.items():
-                values = value if isinstance(value, list) else [value]
-                numbers = [
-                    float(item) for item in values if isinstance(item, int | float) and not isinstance(item, bool)
-                ]
-                if numbers:
-                    found.setdefault(name, []).append(numbers)
+                if samples := samples_of(value):
+                    found.setdefault(name, []).append(samples)
     return found

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import version
 from math import ceil
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,7 +27,7 @@ from typing import Any, Final, Protocol
 
 from offhook.qa.caller.script import prepare
 from offhook.qa.phones.base import Unable
-from offhook.qa.phones.targets import open_phone, way_of
+from offhook.qa.phones.targets import open_phone
 from offhook.qa.running.arrivals import Arrival, arrivals
 from offhook.qa.running.knee import (
     Knee,
@@ -40,10 +38,12 @@ from offhook.qa.running.knee import (
     judged,
     stopped_for_ourselves,
 )
-from offhook.qa.running.load_figures import Figures, PartReport, ProcessReport, Spread
+from offhook.qa.running.load_figures import Figures, PartReport, ProcessReport
 from offhook.qa.running.load_model import LoadedPlan
 from offhook.qa.running.load_worker import Batch, Job, LoadWorker, OpenPhone, Tell, serve
-from offhook.qa.running.result import Verdict
+from offhook.qa.running.result import Verdict, this_machine
+from offhook.qa.running.run import unmet
+from offhook.qa.running.statistics import Spread
 from offhook.qa.running.target_cpu import TargetCpu
 from offhook.qa.scenario.model import Scenario
 
@@ -243,10 +243,8 @@ def aimed(scenario: Scenario, to: str) -> Scenario:
     """
     if to:
         scenario = scenario.model_copy(update={"target": scenario.target.model_copy(update={"to": to})})
-    way = way_of(scenario.target.to)
-    ways = {need for need in scenario.requires if need != "stt"}
-    if ways and not ways & ({way, "carrier"} if way in ("twilio", "plivo") else {way}):
-        raise Unable(f"{scenario.name} needs a target of {' or '.join(sorted(ways))}; this is {way}")
+    if lacks := unmet(scenario):
+        raise Unable(f"{scenario.name} {lacks}")
     if any(step.converse is not None for step in scenario.steps):
         raise Unable(f"{scenario.name} has a `converse` step, which no load can repeat; write what the caller says")
     return scenario
@@ -513,12 +511,7 @@ class _Load:
                     window.cores = None
             report.knee = find_knee(report.windows, plan.limits, cores=cores if per_core else None)
         report.processes = [figures.process(number, pid) for number, pid in enumerate(pids)]
-        report.machine = {
-            "offhook": version("offhook"),
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-        }
+        report.machine = this_machine()
         report.verdict, report.reason = self._verdict(report)
 
     def _verdict(self, report: LoadReport) -> tuple[Verdict, str]:

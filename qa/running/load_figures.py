@@ -7,31 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
-
+from offhook.qa.result import TRUSTED_LATE_MS
 from offhook.qa.running.knee import FEWEST, Window
 from offhook.qa.running.load_worker import Batch, Ended, Histogram, percentile
-
-LATE_MS: Final = 20.0
-"""p99 of a process's lateness in a window from which on what it measured there is left out, and p99 of the frames of a
-call from which on it counts neither way: a frame."""
+from offhook.qa.running.statistics import Spread, spread
 
 MAX_REASONS: Final = 50
 """Different reasons of failures that are counted apart."""
 
 OTHER: Final = "other reasons"
-
-Spread = dict[str, float | None]
-"""n, p50, p90, p95, p99 and max; None where there is nothing."""
-
-
-def spread(values: list[float]) -> Spread:
-    """Percentiles by linear interpolation."""
-    names = ("p50", "p90", "p95", "p99", "max")
-    if not values:
-        return {"n": 0, **dict.fromkeys(names)}
-    found = [float(value) for value in np.percentile(values, [50, 90, 95, 99, 100])]
-    return {"n": len(values), **dict(zip(names, found, strict=True))}
 
 
 @dataclass(slots=True)
@@ -56,9 +40,9 @@ class _Cell:
 
     @property
     def counts(self) -> bool:
-        """Whether the process was on time."""
+        """Whether the process was on time; otherwise what it measured in the window is left out."""
         late = self.late_ms
-        return not self.mistakes and (late is None or late <= LATE_MS)
+        return not self.mistakes and (late is None or late <= TRUSTED_LATE_MS)
 
 
 @dataclass(slots=True)
@@ -137,7 +121,7 @@ class Figures:
         self._count(ended.at, -1)
         self._late.setdefault(process, Counter()).update(ended.late)
         self._told.pop(ended.number, None)
-        if (percentile(ended.late, 0.99) or 0.0) > LATE_MS and not ended.cut:
+        if (percentile(ended.late, 0.99) or 0.0) > TRUSTED_LATE_MS and not ended.cut:
             # Whatever the target did, it heard a caller who stammers.
             cell.late += 1
             self.totals.late += 1

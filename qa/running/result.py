@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from importlib.metadata import version
+from typing import Any, Final, Literal
 
 
 class Verdict(StrEnum):
@@ -19,7 +22,10 @@ class Verdict(StrEnum):
     BAD_SCENARIO = "bad scenario"
 
 
-EXIT_CODE = {
+COUNTED: Final = (Verdict.PASS, Verdict.FAIL)
+"""Verdicts of calls that say something about the target."""
+
+EXIT_CODE: Final = {
     Verdict.PASS: 0,
     Verdict.SKIPPED: 0,
     Verdict.FAIL: 1,
@@ -74,6 +80,11 @@ class Finding:
     "file:line:column of the assertion."
     gate: bool = True
     "False: reported, and not counted."
+
+    @property
+    def failed(self) -> bool:
+        """It was not so, and that counts."""
+        return self.gate and not self.ok
 
 
 @dataclass(slots=True)
@@ -142,3 +153,13 @@ class RunReport:
     machine: dict[str, Any] = field(default_factory=dict)
     "Versions, Python, CPUs, the caller's own lateness."
     schema: int = 1
+
+
+def this_machine() -> dict[str, Any]:
+    """What a report says of the machine that the calls were made from."""
+    return {
+        "offhook": version("offhook"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+    }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import signal
 import time
 import traceback
@@ -19,7 +18,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -28,11 +26,12 @@ from offhook.agents.api import SettingsError
 from offhook.qa.caller.machine import Caller, needs
 from offhook.qa.caller.persona import Talker, open_talker
 from offhook.qa.caller.script import Script, ScriptError, prepare
+from offhook.qa.measuring.packets import percentile
 from offhook.qa.measuring.speech import Recogniser
 from offhook.qa.phones.base import CallOrder, Phone, Unable, Unreachable
 from offhook.qa.phones.targets import open_phone, way_of
 from offhook.qa.running.evidence import Evidence, Keep, judge_call
-from offhook.qa.running.result import CallReport, Finding, RunReport, ScenarioReport, Verdict
+from offhook.qa.running.result import COUNTED, CallReport, Finding, RunReport, ScenarioReport, Verdict, this_machine
 from offhook.qa.running.statistics import gathered, pass_power
 from offhook.qa.running.verdict import over_all
 from offhook.qa.scenario.load import Loaded
@@ -103,10 +102,6 @@ def _ignore(progress: Progress) -> None:
     """Nobody looks on."""
 
 
-COUNTED: Final = (Verdict.PASS, Verdict.FAIL)
-"""Verdicts of calls that say something about the target."""
-
-
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict over several: that which must be looked at first; skipped when there is nothing else."""
     return next((verdict for verdict in WORST_FIRST if verdict in verdicts), Verdict.SKIPPED)
@@ -146,12 +141,13 @@ def _examiner() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def unmet(scenario: Scenario, way: str) -> str:
-    """Why a scenario cannot be run this way; empty: it can."""
+def unmet(scenario: Scenario) -> str:
+    """What a scenario needs that its target is not; empty: nothing."""
+    way = way_of(scenario.target.to)
     ways = {need for need in scenario.requires if need != "stt"}
     have = {way} | ({"carrier"} if way in ("twilio", "plivo") else set())
     if ways and not ways & have:
-        return f"it needs a target of {' or '.join(sorted(ways))}; this is {way}"
+        return f"needs a target of {' or '.join(sorted(ways))}; this is {way}"
     return ""
 
 
@@ -188,20 +184,16 @@ class Run:
             scenarios=list(reports),
         )
         report.statistics = gathered(call.metrics for one in reports for call in one.calls if call.verdict in COUNTED)
-        report.machine = {
-            "offhook": version("offhook"),
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-            "own_late_p99_ms": round(_p99(self._lateness) * 1000, 3),
-        }
+        late_ms = (percentile(self._lateness, 99) or 0.0) * 1000
+        report.machine = {**this_machine(), "own_late_p99_ms": round(late_ms, 3)}
         return report
 
     async def _scenario(self, loaded: Loaded, means: _Means) -> ScenarioReport:
         scenario = loaded.scenario
         report = ScenarioReport(scenario.name, str(loaded.path), Verdict.SKIPPED)
         try:
-            report.reason = unmet(scenario, way_of(scenario.target.to))
+            lacks = unmet(scenario)
+            report.reason = f"it {lacks}" if lacks else ""
             if not report.reason:
                 script = await prepare(scenario, loaded.folder, cache=self.options.cache)
                 async with open_phone(scenario.target, **self.options.credentials) as phone:
@@ -336,7 +328,3 @@ def conclude(report: ScenarioReport, loaded: Loaded) -> None:
     else:
         report.verdict = Verdict.PASS
         report.reason = invalid if len(counted) < len(verdicts) else ""
-
-
-def _p99(values: Sequence[float]) -> float:
-    return sorted(values)[int(0.99 * (len(values) - 1))] if values else 0.0

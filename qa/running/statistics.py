@@ -23,19 +23,26 @@ NOISE_SEED: Final = 20_260_101
 DEALT: Final = 200
 """Deals of a permutation test that are looked at together."""
 
+Spread = dict[str, float | None]
+"""n, p50, p90, p95, p99 and max; None where there is nothing."""
+
 Statistics = dict[str, float | None]
-"""n, p50, p90, p95, p99, max, and p95_low and p95_high, the bounds of the 95 % interval of p95."""
+"""A spread, and p95_low and p95_high, the bounds of the 95 % interval of p95."""
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """Percentiles by linear interpolation."""
+    names = ("p50", "p90", "p95", "p99", "max")
+    if not len(samples):
+        return {"n": 0, **dict.fromkeys(names)}
+    found = np.percentile(np.asarray(samples, np.float64), [50, 90, 95, 99, 100]).tolist()
+    return {"n": len(samples), **dict(zip(names, found, strict=True))}
 
 
 def statistics(samples: Sequence[float]) -> Statistics:
     """Percentiles by linear interpolation; all None without samples, the interval None with fewer than three."""
-    names = ("p50", "p90", "p95", "p99", "max", "p95_low", "p95_high")
-    if not len(samples):
-        return {"n": 0, **dict.fromkeys(names)}
-    values = np.asarray(samples, np.float64)
-    p50, p90, p95, p99 = (float(value) for value in np.percentile(values, [50, 90, 95, 99]))
-    low, high = p95_interval(values) if len(values) >= 3 else (None, None)
-    return dict(zip(("n", *names), (len(values), p50, p90, p95, p99, float(values.max()), low, high), strict=True))
+    low, high = p95_interval(samples) if len(samples) >= 3 else (None, None)
+    return {**spread(samples), "p95_low": low, "p95_high": high}
 
 
 def p95_interval(samples: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -56,15 +63,19 @@ def pass_power(passed: int, of: int, k: int) -> float | None:
     return comb(passed, k) / comb(of, k) if 0 < k <= of else None
 
 
+def samples_of(value: object) -> list[float]:
+    """The samples of one metric of one call, which has one value, a list of them, or none that is a number."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [float(item) for item in values if isinstance(item, int | float) and not isinstance(item, bool)]
+
+
 def gathered(metrics: Iterable[Mapping[str, object]]) -> dict[str, Statistics]:
     """Statistics of every numeric metric over calls; lists are taken sample by sample."""
     samples: dict[str, list[float]] = {}
     for one in metrics:
         for name, value in one.items():
-            for item in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(item, int | float) and not isinstance(item, bool):
-                    samples.setdefault(name, []).append(float(item))
-    return {name: statistics(values) for name, values in samples.items()}
+            samples.setdefault(name, []).extend(samples_of(value))
+    return {name: statistics(values) for name, values in samples.items() if values}
 
 
 @dataclass(frozen=True, slots=True)

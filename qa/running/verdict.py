@@ -19,7 +19,7 @@ from offhook.qa.measuring.turntaking import Interruption
 from offhook.qa.measuring.words import described
 from offhook.qa.phones.base import CallLog
 from offhook.qa.running.result import Finding, Kind, Verdict
-from offhook.qa.running.statistics import FEWEST_OF_A_RATE, statistics
+from offhook.qa.running.statistics import FEWEST_OF_A_RATE, samples_of, spread
 from offhook.qa.scenario.load import Loaded
 from offhook.qa.scenario.model import Expect, Heard, Scenario
 from offhook.qa.scenario.units import Limit, in_unit
@@ -73,7 +73,7 @@ def judge(facts: Facts, doubts: Sequence[str] = ()) -> list[Finding]:
         found += _step(facts, step)
     found += _course(facts)
     if facts.log.answered:
-        told = any(not finding.ok and finding.gate for finding in found)
+        told = any(finding.failed for finding in found)
         found += _wire(facts, told=told)
         found += _speech(facts)
     return found
@@ -85,7 +85,7 @@ def verdict_of(findings: Sequence[Finding]) -> Verdict:
     A caller that misbehaved makes the call invalid, whatever else was found. Means that were not there do so when
     nothing else failed.
     """
-    failed = {finding.kind for finding in findings if not finding.ok and finding.gate}
+    failed = {finding.kind for finding in findings if finding.failed}
     if "caller" in failed:
         return Verdict.INVALID
     if failed - {"means"}:
@@ -481,14 +481,10 @@ def over_all(loaded: Loaded, metrics: Sequence[Mapping[str, object]]) -> list[Fi
     for name, limits in loaded.scenario.assert_.wire.items():
         if isinstance(limits, Limit):
             continue
-        values: list[float] = []
-        for one in metrics:
-            value = one.get(name)
-            values += [
-                item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)
-            ]
+        values = [value for one in metrics for value in samples_of(one.get(name))]
+        figures = spread(values)
         for which, limit in limits.items():
-            figure = statistics(values).get(which)
+            figure = figures[which]
             where = loaded.where("assert", "wire", name, which)
             found.append(_held(name, limit, [] if figure is None else [figure], which, where, len(values)))
     return found

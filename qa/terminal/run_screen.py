@@ -52,7 +52,7 @@ class RunScreen(Screen):
     def _say(self, news: run.Progress) -> None:
         colour = COLOURS.get(Verdict(news.state), "")
         number = f" #{news.number}" if news.number else ""
-        failed = [finding for finding in news.call.findings if not finding.ok and finding.gate] if news.call else []
+        failed = [finding for finding in news.call.findings if finding.failed] if news.call else []
         why = f": {failed[0].message}" if failed else ""
         line = f"[{colour}]{news.state:>11}[/{colour}]  {escape(news.scenario)}{number}{escape(why)}"
         self._bar.console.print(line, highlight=False)
@@ -90,7 +90,7 @@ class RunScreen(Screen):
         said: dict[str, int] = {}
         for findings in (one.findings, *(call.findings for call in one.calls)):
             for finding in findings:
-                if not finding.ok and finding.gate:
+                if finding.failed:
                     where = f" ({finding.where})" if finding.where else ""
                     line = f"  {one.name}: {finding.kind}: {finding.message}{where}"
                     said[line] = said.get(line, 0) + 1

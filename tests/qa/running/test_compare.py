@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from offhook.qa.running.compare import EVERYTHING, Comparison, compare, compare_files
-from offhook.qa.running.folder import NoRun, write_run
+from offhook.qa.running.compare import EVERYTHING, Comparison, compare
+from offhook.qa.running.folder import NoRun, read_run, write_run
 from offhook.qa.running.result import CallReport, RunReport, ScenarioReport, Verdict
 from offhook.qa.running.statistics import beyond_chance
 
@@ -144,9 +144,9 @@ def test_runs_are_read_from_their_folders(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
         (tmp_path / name).mkdir()
         write_run(made(seed, 1, 2), tmp_path / name)
-    assert compare_files(tmp_path / "a", tmp_path / "b" / "run.json").after == "run-2"
+    assert compare(read_run(tmp_path / "a"), read_run(tmp_path / "b" / "run.json")).after == "run-2"
     with pytest.raises(NoRun, match="No such file"):
-        compare_files(tmp_path / "a", tmp_path / "c")
+        read_run(tmp_path / "c")
 
 
 def test_samples_of_one_call_are_dealt_together() -> None:

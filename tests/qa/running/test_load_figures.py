@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from offhook.qa.running.load_figures import MAX_REASONS, OTHER, Figures, spread
+from offhook.qa.running.load_figures import MAX_REASONS, OTHER, Figures
 from offhook.qa.running.load_worker import Batch, Ended, merged, percentile
+from offhook.qa.running.statistics import spread
 
 ON_TIME = {0: 500}
 LATE = {0: 400, 80: 100}
