@@ -25,14 +25,13 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from offhook.codecs.wav import StereoWavWriter
 from offhook.qa.activity import RATE, Samples, Span
 from offhook.qa.caller.machine import Added, Caller
 from offhook.qa.caller.script import Script, speech_of
 from offhook.qa.measuring.speech import Recogniser, transcribe
 from offhook.qa.phones import targets
 from offhook.qa.phones.base import CallLog, CallOrder
-from offhook.qa.running.evidence import Evidence, judge_call
+from offhook.qa.running.evidence import Evidence, judge_call, write_recording
 from offhook.qa.running.result import CallReport
 from offhook.qa.scenario.load import Loaded, parse
 from offhook.qa.scenario.model import CallerSettings, Heard, Media, Scenario, Step, Target
@@ -321,11 +320,7 @@ class DialledCall:
         """Keep the call as a stereo WAV file, the caller on the left. Hangs up first. Raises OSError."""
         log = self.log
         path.unlink(missing_ok=True)
-        writer = StereoWavWriter(path, RATE)
-        try:
-            writer.append(*(np.asarray(track, "<i2").tobytes() for track in (log.caller, log.agent)))
-        finally:
-            writer.close()
+        write_recording(path, log)
 
     # --- in the caller's thread ---
 
