@@ -15,6 +15,7 @@ measures while the call runs is good to some 20 ms; `report` holds the figures f
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import threading
 from collections.abc import Coroutine, Mapping
@@ -36,7 +37,7 @@ from offhook.qa.running.result import CallReport
 from offhook.qa.scenario.load import Loaded, parse
 from offhook.qa.scenario.model import CallerSettings, Heard, Media, Scenario, Step, Target
 
-CREDENTIALS: Final = frozenset({"auth_token", "username", "password", "host", "api_listen"})
+CREDENTIALS: Final = frozenset(inspect.getfullargspec(targets.open_phone).kwonlyargs)
 """Settings of `dial` that go to `open_phone`."""
 
 HEARD_BEFORE_S: Final = 0.3
@@ -81,7 +82,7 @@ class Desk:
             answer: False when the call is to be refused: returns when it was. `call.status` tells with what.
             settings: anything of a scenario's `target`, `media` and `caller`, such as `codecs=["G722"]`,
                 `headers={…}`, `network={"loss": "1%"}`, `gain="-30dBov"`, `noise={"kind": "street"}`; also `timeout`
-                of the call, `seed`, `auth_token`, `username`, `password`, `host`, `api_listen`.
+                of the call, `seed`, `auth_token`, `username`, `password`, `host`, `api_listen`, `ca_file`, `insecure`.
 
         Raises:
             AssertionError: the call was not answered, or was, against what `answer` says.

@@ -43,7 +43,7 @@ def dial(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Dial:
     """Dial an agent of these habits."""
 
     def dial_agent(agent: Agent | None = None, *, status: int = 200, **settings: Any) -> DialledCall:
-        def open_phone(target: Target, **credentials: str) -> FakePhone:
+        def open_phone(target: Target, **credentials: str | bool) -> FakePhone:
             phone = FakePhone(lambda: agent or Agent(), pace=PACE, status=status)
             settings_seen.append((target, credentials))
             return phone
@@ -55,7 +55,7 @@ def dial(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Dial:
     return dial_agent
 
 
-settings_seen: list[tuple[Target, dict[str, str]]] = []
+settings_seen: list[tuple[Target, dict[str, str | bool]]] = []
 
 
 def test_a_call_is_made_line_by_line(dial: Dial) -> None:
@@ -216,6 +216,11 @@ def test_settings_go_where_they_belong(dial: Dial) -> None:
     assert credentials == {"auth_token": "secret"}
     call.say("Hello.")
     assert call.report.target == "sip:other@127.0.0.1"
+
+
+def test_a_call_over_tls_may_trust_whom_it_likes(dial: Dial) -> None:
+    dial(ca_file="own.pem", insecure=True)
+    assert settings_seen[0][1] == {"ca_file": "own.pem", "insecure": True}
 
 
 def test_what_dial_does_not_know_is_refused(dial: Dial, desk: Desk) -> None:
