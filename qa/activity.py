@@ -85,14 +85,14 @@ def speech_spans(
     voiced = np.flatnonzero(level > (threshold(level) if above is None else above))
     onset_windows = max(1, round(min_speech / WINDOW_S))
     spans: list[Span] = []
-    for stretch in _split(voiced, round(min_silence / WINDOW_S)):
-        onset = next((run[0] for run in _split(stretch, 1) if len(run) >= onset_windows), None)
+    for stretch in split_windows(voiced, round(min_silence / WINDOW_S)):
+        onset = next((run[0] for run in split_windows(stretch, 1) if len(run) >= onset_windows), None)
         if onset is not None:
             spans.append(Span(int(onset) * WINDOW_S, int(stretch[-1] + 1) * WINDOW_S))
     return spans
 
 
-def _split(windows: npt.NDArray[np.intp], longest_step: int) -> list[npt.NDArray[np.intp]]:
+def split_windows(windows: npt.NDArray[np.intp], longest_step: int) -> list[npt.NDArray[np.intp]]:
     """Cut increasing window numbers wherever the next is more than `longest_step` away."""
     if not len(windows):
         return []

@@ -35,6 +35,7 @@ from offhook.qa.activity import (
     WINDOW_S,
     Samples,
     Span,
+    split_windows,
 )
 from offhook.qa.caller.record import CallerRecord
 from offhook.qa.match import AUDIBLE
@@ -147,7 +148,7 @@ def voiced_spans(track: Samples, *, ignore: Sequence[Span] = (), min_silence: fl
         loud[part] = soft[part] = False
     softs = np.flatnonzero(soft)
     found: list[Span] = []
-    for stretch in _split(np.flatnonzero(loud), round(min_silence / WINDOW_S)):
+    for stretch in split_windows(np.flatnonzero(loud), round(min_silence / WINDOW_S)):
         onset = _onset(stretch)
         if onset is None:
             continue
@@ -160,15 +161,9 @@ def voiced_spans(track: Samples, *, ignore: Sequence[Span] = (), min_silence: fl
     return found
 
 
-def _split(windows: npt.NDArray[np.intp], longest_step: int) -> list[npt.NDArray[np.intp]]:
-    if not len(windows):
-        return []
-    return np.split(windows, np.flatnonzero(np.diff(windows) > longest_step) + 1)
-
-
 def _onset(stretch: npt.NDArray[np.intp]) -> int | None:
     """The first window of the first run that is long enough for speech, or of the burst right before it."""
-    runs = _split(stretch, 1)
+    runs = split_windows(stretch, 1)
     number = next((n for n, run in enumerate(runs) if len(run) * WINDOW_S >= MIN_SPEECH_S - 1e-9), None)
     if number is None:
         return None
