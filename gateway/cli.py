@@ -12,7 +12,6 @@ Everything but the parser is imported by the command that needs it, so that `--h
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -28,10 +27,9 @@ from offhook.gateway.reasons import CallStatus
 from offhook.qa.cli import app as qa_app
 from offhook.qa.cli import dial
 from offhook.qa.command_line import CODES as QA_CODES
+from offhook.qa.command_line import console_on, print_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from offhook.gateway.config import Config
     from offhook.gateway.journal import Entry
     from offhook.gateway.records import CallRecord
@@ -43,9 +41,6 @@ CODES: Final = "Exit codes: 0 all is well; 1 there is a problem; 2 bad usage or 
 
 MAX_LISTED: Final = 10_000
 """Calls that one list shows at most."""
-
-PIPE_WIDTH: Final = 240
-"""Columns when the output is no terminal."""
 
 app = typer.Typer(
     name="offhook",
@@ -156,16 +151,16 @@ def config_validate(config: ConfigPath = Path("config.yaml"), as_json: AsJson = 
                 }
                 for problem in error.problems
             ]
-            _print_json({"ok": False, "problems": problems})
+            print_json({"ok": False, "problems": problems})
         else:
             _print_problems(error)
         raise typer.Exit(USAGE) from error
     counts = {"carriers": len(loaded.carriers), "agents": len(loaded.agents), "routes": len(loaded.routes)}
     if as_json:
-        _print_json({"ok": True, "problems": [], **counts})
+        print_json({"ok": True, "problems": [], **counts})
     else:
         said = ", ".join(f"{count} {word[:-1] if count == 1 else word}" for word, count in counts.items())
-        _console().print(f"[green]{config} is valid[/green]: {said}", highlight=False)
+        console_on().print(f"[green]{config} is valid[/green]: {said}", highlight=False)
 
 
 @config_app.command("schema", epilog=CODES)
@@ -173,7 +168,7 @@ def config_schema() -> None:
     """Print the JSON Schema of a configuration file, for completion and checks in editors."""
     from offhook.gateway.config import schema
 
-    _print_json(schema())
+    print_json(schema())
 
 
 @calls_app.command("list", epilog=CODES)
@@ -194,11 +189,11 @@ def calls_list(
 
     records = _from_store(config, read) or []
     if as_json:
-        _print_json([record_json(record) for record in records])
+        print_json([record_json(record) for record in records])
     elif records:
-        print_calls(_console(), records)
+        print_calls(console_on(), records)
     else:
-        _console(sys.stderr).print("No such calls." if since or number or status else "No calls yet.")
+        console_on(sys.stderr).print("No such calls." if since or number or status else "No calls yet.")
 
 
 @calls_app.command("show", epilog=CODES)
@@ -214,9 +209,9 @@ def calls_show(
 
     record, events = _one_call(config, id)
     if as_json:
-        _print_json(call_json(record, events))
+        print_json(call_json(record, events))
     else:
-        print_call(_console(), record, events)
+        print_call(console_on(), record, events)
 
 
 @calls_app.command("place", epilog=CODES)
@@ -243,9 +238,9 @@ def calls_place(
     except Unplaced as error:
         _fail(str(error), UNABLE if error.unreachable else PROBLEM)
     if as_json:
-        _print_json(placed)
+        print_json(placed)
     else:
-        _console().print(f"[green]placed[/green] {placed.get('id') or placed['carrier_call_id']}", highlight=False)
+        console_on().print(f"[green]placed[/green] {placed.get('id') or placed['carrier_call_id']}", highlight=False)
 
 
 @qa_app.command("from-call", epilog=CODES)
@@ -268,22 +263,10 @@ def qa_from_call(
     except OSError as error:
         _fail(f"{out}: {error.strerror}", USAGE)
     aim = "" if target else " --target sip:…"
-    _console().print(f"{path} is written. Run it: offhook qa run {path}{aim}", markup=False, soft_wrap=True)
+    console_on().print(f"{path} is written. Run it: offhook qa run {path}{aim}", markup=False, soft_wrap=True)
 
 
 # --- what the commands share --------------------------------------------------------
-
-
-def _console(file: Any = None) -> Console:
-    from rich.console import Console
-
-    file = file or sys.stdout
-    # What reads a pipe has no columns to fit.
-    return Console(file=file, highlight=False, width=None if file.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def _fail(message: str, code: int) -> Any:
@@ -343,7 +326,7 @@ def _print_webhooks(config: Config) -> None:
     for listen in config.sip.listen if config.sip is not None else ():
         host = config.sip.public_address if config.sip is not None and config.sip.public_address else listen.host
         table.add_row("sip", Text(f"{listen.transport} {host}:{listen.port}", "bold"), Text("trunks and PBXs", "dim"))
-    console = _console(sys.stderr)
+    console = console_on(sys.stderr)
     console.print("What to give the carriers:", style="bold")
     console.print(table)
 
