@@ -10,7 +10,7 @@ from typing import Final
 
 from offhook.agents.config_source import Path as At
 from offhook.qa.measuring.metrics import METRICS
-from offhook.qa.scenario.model import Background, Expect, Heard, Scenario, Speech, Step
+from offhook.qa.scenario.model import KEYS, Background, Expect, Heard, Scenario, Speech, Step
 from offhook.qa.scenario.units import Limit, in_unit
 
 MAX_STEPS: Final = 1000
@@ -83,7 +83,7 @@ def _expect(expect: Expect, verb: str, at: At) -> Iterator[Fault]:
         yield (*at, "agent_keeps_talking"), "counts from a sound of the caller; it belongs to a step with `backchannel`"
     if expect.answer is False and expect.agent_speaks:
         yield (*at, "agent_speaks"), "cannot be where the call is not answered"
-    if expect.dtmf is not None and (wrong := sorted(set(expect.dtmf.upper()) - set("0123456789*#ABCD"))):
+    if expect.dtmf is not None and (wrong := sorted(set(expect.dtmf.upper()) - KEYS)):
         yield (*at, "dtmf"), f"{wrong[0]!r} is no key; keys are 0-9, *, # and A-D, in quotes"
     for name, heard in (("heard", expect.heard), ("not_heard", expect.not_heard)):
         if heard is not None:
