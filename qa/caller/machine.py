@@ -26,7 +26,7 @@ import numpy as np
 
 from offhook.qa.activity import RATE, Samples, Span
 from offhook.qa.caller.mouth import FRAME, ScriptMouth
-from offhook.qa.caller.record import CallerRecord, StepRecord
+from offhook.qa.caller.record import CallerRecord, Lacking, StepRecord
 from offhook.qa.caller.script import Script, bed_key, sound_key
 from offhook.qa.phones.base import Ability, CallerLine, LineEvent, PhoneError
 from offhook.qa.scenario.model import Expect, Scenario, Speech, Step
@@ -42,7 +42,12 @@ AFTERTHOUGHT_S: Final = 3.0
 VOICED_S: Final = 0.035
 """The agent is in the midst of speech when its last voiced window is not older; consonants leave gaps of 30 ms."""
 
-Doing = Generator[None, None, str]
+Failure = tuple[str, Lacking]
+"""Why a step could not be done, for people, and what it waited for in vain."""
+
+DONE: Final[Failure] = ("", "")
+
+Doing = Generator[None, None, Failure]
 """A step under way: yields until the next frame, and returns why it could not be done."""
 
 
@@ -265,9 +270,9 @@ class Caller:
             return
         before = self._mark
         try:
-            record.failed = yield from self._verb(step, record)
+            record.failed, record.lacking = yield from self._verb(step, record)
         except PhoneError as error:
-            record.failed = str(error)
+            record.failed, record.lacking = str(error), "" if self._line is not None else "answer"
         mark = self._mark
         record.since = mark.since
         if step.expect is not None and not record.failed:
@@ -286,7 +291,7 @@ class Caller:
 
     def _verb(self, step: Step, record: StepRecord) -> Doing:
         """Do what the step says. Leaves in `_mark` what its expectation counts from."""
-        begun, failed = self._now, ""
+        begun, failed = self._now, DONE
         if step.verb != "expect":
             self._mark = _Mark(begun)
         if step.say is not None:
@@ -326,14 +331,14 @@ class Caller:
         if owes and not speech.sound:
             self._due = self._mark
         if (yield from self._until(lambda: self._now >= span.end - 1e-9)):
-            return ""
+            return DONE
         record.spoken = self.last_spoken = Span(span.start, max(span.start, min(span.end, self._now)))
-        return "the call ended before this was said to its end"
+        return "the call ended before this was said to its end", ""
 
     def _say_into(self, speech: Speech, record: StepRecord, *, owes: bool) -> Doing:
-        since = yield from self._spoken_for(speech.after, self._caller.patience)
-        if since:
-            return since
+        failed = yield from self._spoken_for(speech.after, self._caller.patience)
+        if failed != DONE:
+            return failed
         return (yield from self._say(speech, record, owes=owes))
 
     def _wait(self, step: Step) -> Doing:
@@ -342,12 +347,13 @@ class Caller:
         timeout = wait.timeout if wait.timeout is not None else self._caller.patience
         if wait.time is not None:
             until = self._now + wait.time
-            return self._or_ended((yield from self._until(lambda: self._now >= until - 1e-9)))
+            came = yield from self._until(lambda: self._now >= until - 1e-9)
+            return DONE if came else ("the call ended first", "")
         if wait.agent_speaking_for is not None:
             return (yield from self._spoken_for(wait.agent_speaking_for, timeout))
         match wait.for_:
             case "answer":
-                return "" if self._line is not None else "the call was not answered"
+                return DONE if self._line is not None else ("the call was not answered", "answer")
             case "agent_speaks":
                 return (yield from self._spoken_for(0.0, timeout))
             case "agent_done":
@@ -355,7 +361,7 @@ class Caller:
                 return (yield from self._done_within(quiet, timeout))
             case _:
                 yield from self._until(lambda: False, timeout)
-                return "" if self.over else f"the call was not over within {timeout:g} s"
+                return DONE if self.over else (f"the call was not over within {timeout:g} s", "hangup")
 
     def _silence(self, step: Step) -> Generator[None, None, None]:
         assert step.silence is not None
@@ -382,22 +388,22 @@ class Caller:
             end = begun + len(record.keys) * (dtmf.tone + dtmf.gap) - dtmf.gap
         self._mark = self._due = _Mark(end, begun)
         if (yield from self._until(lambda: self._now >= end - 1e-9)):
-            return ""
-        return "the call ended before all keys were pressed"
+            return DONE
+        return "the call ended before all keys were pressed", ""
 
     def _hold(self, seconds: float) -> Doing:
         line = self._up()
         line.hold()
         until = self._now + seconds
         if not (yield from self._until(lambda: self._now >= until - 1e-9)):
-            return "the call ended on hold"
+            return "the call ended on hold", ""
         line.resume()
-        return ""
+        return DONE
 
     def _converse(self, seconds: float) -> Doing:
         persona, line = self._persona, self._up()
         if persona is None:
-            return "there is no persona: `caller.persona` describes one"
+            return "there is no persona: `caller.persona` describes one", ""
         until = self._now + seconds
         persona.begin(line)
         try:
@@ -411,7 +417,7 @@ class Caller:
                 yield
         finally:
             persona.end()
-        return ""
+        return DONE
 
     def _noise(self, key: str) -> None:
         bed = self._script.beds[key] if key else None
@@ -437,32 +443,29 @@ class Caller:
             yield
         return True
 
-    def _or_ended(self, came: bool) -> str:
-        return "" if came else "the call ended first"
-
     def _spoken_for(self, seconds: float, timeout: float) -> Doing:
         """Wait until the agent speaks, and has for so long, pauses shorter than a turn's end included."""
         deadline = self._now + timeout + seconds - 1e-9
+        long = f" for {seconds:g} s" if seconds else ""
         while not self.over:
             began = self._turn_began
             # In the first moments of a pause it counts as speaking still; who would interrupt it then meets silence.
             if began is not None and self._now - began >= seconds - 1e-9 and self._voiced_now():
-                return ""
+                return DONE
             if self._now >= deadline:
-                long = f" for {seconds:g} s" if seconds else ""
-                return f"the agent did not speak{long} within {timeout:g} s"
+                return f"the agent did not speak{long} within {timeout:g} s", "no-answer"
             yield
-        return "the call ended before the agent spoke" + (f" for {seconds:g} s" if seconds else "")
+        return f"the call ended before the agent spoke{long}", "no-answer"
 
     def _done_within(self, quiet: float, timeout: float) -> Doing:
         due = self._due
         if (yield from self._until(lambda: self._turn_done(due, quiet), timeout)):
-            return ""
+            return DONE
         if self.over:
-            return "the call ended before the agent had finished"
+            return "the call ended before the agent had finished", ""
         if not self._answered(due):
-            return f"the agent did not speak within {timeout:g} s"
-        return f"the agent was not silent for {quiet:g} s within {timeout:g} s"
+            return f"the agent did not speak within {timeout:g} s", "no-answer"
+        return f"the agent was not silent for {quiet:g} s within {timeout:g} s", ""
 
     # --- what the agent did ---
 

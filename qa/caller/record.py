@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from offhook.qa.activity import Span
+
+Lacking = Literal["", "answer", "no-answer", "hangup"]
+"""What a step waited for in vain: that the call is answered, that the agent speaks, or that the call is over."""
 
 
 @dataclass(slots=True)
@@ -32,6 +36,8 @@ class StepRecord:
     keys: str = ""
     failed: str = ""
     "Why the step could not be done, such as that the agent did not fall silent within 15 s; empty: it was."
+    lacking: Lacking = ""
+    "Of a step that could not be done."
     skipped: bool = False
     "The call was over, or had failed, before."
 

@@ -177,19 +177,10 @@ class _Asked:
         return f"step {self.step.index + 1} ({_title(self.step)})"
 
 
-_FAILED: Final[Mapping[str, Kind]] = {
-    "did not speak": "no-answer",
-    "before the agent spoke": "no-answer",
-    "was not answered": "answer",
-    "not over within": "hangup",
-}
-"""What is in the words of a step that could not be done, and the kind that this is of."""
-
-
 def _step(facts: Facts, step: StepRecord) -> Iterator[Finding]:
     expect = facts.scenario.steps[step.index].expect if step.index < len(facts.scenario.steps) else None
     if step.failed:
-        kind: Kind = next((kind for words, kind in _FAILED.items() if words in step.failed), "step")
+        kind: Kind = step.lacking or "step"
         if kind == "no-answer" and any(s.start < step.ended and s.end > step.began for s in facts.metrics.agent):
             kind = "step"  # it spoke, but not for as long as was asked, or as no answer
         message = f"step {step.index + 1} ({_title(step)}): {step.failed}"

@@ -158,20 +158,27 @@ def test_speaking_for_so_long_includes_the_pauses_between_sentences() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wait", "agent", "said"),
+    ("wait", "agent", "said", "lacking"),
     [
-        ("agent_speaks", Agent(), "the agent did not speak within 15 s"),
-        ({"for": "agent_speaks", "timeout": "2s"}, Agent(), "the agent did not speak within 2 s"),
-        ({"agent_speaking_for": "2s"}, Agent(talks=[(1, 2)]), "the agent did not speak for 2 s within 15 s"),
-        ("agent_done", Agent(), "the agent did not speak within 15 s"),
-        ("agent_done", Agent(talks=[(1, 99)]), "the agent was not silent for 0.7 s within 15 s"),
-        ("hangup", Agent(), "the call was not over within 15 s"),
+        ("agent_speaks", Agent(), "the agent did not speak within 15 s", "no-answer"),
+        ({"for": "agent_speaks", "timeout": "2s"}, Agent(), "the agent did not speak within 2 s", "no-answer"),
+        (
+            {"agent_speaking_for": "2s"},
+            Agent(talks=[(1, 2)]),
+            "the agent did not speak for 2 s within 15 s",
+            "no-answer",
+        ),
+        ("agent_done", Agent(), "the agent did not speak within 15 s", "no-answer"),
+        ("agent_done", Agent(talks=[(1, 99)]), "the agent was not silent for 0.7 s within 15 s", ""),
+        ("hangup", Agent(), "the call was not over within 15 s", "hangup"),
     ],
 )
-def test_a_wait_that_takes_too_long_fails_and_the_caller_hangs_up(wait: Any, agent: Agent, said: str) -> None:
+def test_a_wait_that_takes_too_long_fails_and_the_caller_hangs_up(
+    wait: Any, agent: Agent, said: str, lacking: str
+) -> None:
     caller = caller_of({"wait": wait}, {"say": "Hello."}, {"expect": {"agent_speaks": True}})
     line = run(caller, agent)
-    assert one(caller).failed == said
+    assert (one(caller).failed, one(caller).lacking) == (said, lacking)
     assert caller.record.gave_up == said
     assert caller.record.hung_up
     assert [step.skipped for step in caller.record.steps] == [False, True, True]
@@ -205,6 +212,7 @@ def test_an_agent_that_hangs_up_ends_every_step(step: dict[str, Any], said: str)
     caller = caller_of(step, {"say": "Hello."})
     run(caller, Agent(hangs_up_at=1.0))
     assert one(caller).failed == said
+    assert one(caller).lacking == ("no-answer" if "agent spoke" in said else "")
     assert one(caller, 1).skipped
 
 
@@ -216,7 +224,7 @@ def test_a_call_that_is_never_answered_goes_through_its_expectations_only() -> N
     assert not caller.record.hung_up
     caller = caller_of({"wait": "answer"}, {"say": "Hello."})
     caller.ended()
-    assert one(caller).failed == "the call was not answered"
+    assert (one(caller).failed, one(caller).lacking) == ("the call was not answered", "answer")
     assert one(caller, 1).skipped
 
 
