@@ -25,11 +25,11 @@ from offhook.agents.api import SettingsError
 from offhook.agents.services.base import LanguageModel, Message, ServiceError, TextDelta
 from offhook.agents.services.registry import make_service
 from offhook.qa.activity import RATE, Samples, Span
-from offhook.qa.caller.script import MAX_TEXT, Script
+from offhook.qa.caller.script import Script
 from offhook.qa.match import AUDIBLE
 from offhook.qa.measuring.speech import Recogniser, SpeechFailed, transcribe
 from offhook.qa.phones.base import CallerLine
-from offhook.qa.scenario.model import CallerSettings, Persona, Scenario, Speech
+from offhook.qa.scenario.model import MAX_TEXT, CallerSettings, Persona, Scenario, Speech
 from offhook.qa.voice import VoiceUnavailable
 
 THINK_S: Final = 30.0

@@ -21,7 +21,7 @@ from offhook.codecs.wav import wav_file
 from offhook.qa import sounds
 from offhook.qa.activity import RATE, Samples
 from offhook.qa.match import AUDIBLE
-from offhook.qa.scenario.model import Background, CallerSettings, Scenario, Speech, Step
+from offhook.qa.scenario.model import MAX_TEXT, Background, CallerSettings, Scenario, Speech, Step
 from offhook.qa.voice import Voice, VoiceUnavailable, read_voice
 
 DEFAULT_CACHE: Final = Path("~/.cache/offhook/voice")
@@ -29,9 +29,6 @@ DEFAULT_CACHE: Final = Path("~/.cache/offhook/voice")
 
 CACHE_FORMAT: Final = 1
 """Part of the key of a kept sentence: raise it when the way from synthesiser to samples changes."""
-
-MAX_TEXT: Final = 2000
-"""Letters a caller says at a time: two minutes, and more than a synthesiser is asked in earnest."""
 
 MAX_WAV: Final = 64 * 1024 * 1024
 """Bytes of a WAV file: an hour at 8 kHz."""

@@ -10,12 +10,10 @@ from typing import Final
 
 from offhook.agents.config_source import Path as At
 from offhook.qa.measuring.metrics import METRICS
-from offhook.qa.scenario.model import KEYS, Background, Expect, Heard, Scenario, Speech, Step
+from offhook.qa.scenario.model import KEYS, MAX_TEXT, Background, Expect, Heard, Scenario, Speech, Step
 from offhook.qa.scenario.units import Limit, in_unit
 
 MAX_STEPS: Final = 1000
-MAX_TEXT: Final = 2000
-"""Letters of one sentence of the caller; two minutes of speech."""
 MAX_REGEX: Final = 500
 
 PERCENTILES: Final = ("p50", "p90", "p95", "p99", "max")

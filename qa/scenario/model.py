@@ -16,6 +16,9 @@ DtmfWay = Literal["rfc4733", "inband", "info"]
 
 KEYS: Final = frozenset("0123456789*#ABCD")
 
+MAX_TEXT: Final = 2000
+"""Letters a caller says at a time: two minutes, and more than a synthesiser is asked in earnest."""
+
 
 def _text(value: Any) -> Any:
     """A scalar keeps the letters it was written with: 0412 is four keys, no number."""
