@@ -7,6 +7,8 @@ over the result and remembers an origin for every path. Scalars stay text on pur
 `+15550100` into the integer 15550100 and `10:30` into 630. The models know what they want and read `8080` as a
 number themselves; where no model looks (the settings of an agent) `typed` gives plain scalars the meaning that
 YAML 1.2 gives them.
+
+What the models find wrong is told by `plain_message`, in the words of somebody who writes YAML.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel
 
 PREFIX: Final = "OFFHOOK_"
 NESTING: Final = "__"
@@ -26,6 +29,9 @@ MAX_DEPTH: Final = 32
 """Levels of nesting; a configuration needs six, and an alias bomb needs many."""
 MAX_NODES: Final = 100_000
 """Values in one file, aliases counted at every use: ten thousand routes fit, an alias bomb does not."""
+
+WRONG_SHAPE: Final = frozenset({"model_type", "model_attributes_type", "dict_type"})
+"""Pydantic's errors of what should have been a mapping."""
 
 Path = tuple[str | int, ...]
 
@@ -183,6 +189,31 @@ def typed(value: Any) -> Any:
     if _FLOAT.match(value):
         return float(value)
     return str(value)
+
+
+def plain_message(kind: str, text: str) -> str:
+    """What is wrong and what to do, for one of pydantic's errors.
+
+    Args:
+        kind: pydantic's name for it.
+        text: pydantic's message, for errors that need no plainer one.
+    """
+    if kind == "missing":
+        return "is missing; add it"
+    if kind in ("string_type", "string_sub_type"):
+        return "must be text; put it in quotes"
+    if kind in ("list_type", "tuple_type"):
+        return "must be a list: `- …` lines, or [a, b]"
+    if kind in WRONG_SHAPE:
+        return "must be a mapping of keys and values"
+    return text[:1].lower() + text[1:]
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model inside an annotation such as `list[Route]` or `Closed | None`."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((found for argument in get_args(annotation) if (found := model_in(argument)) is not None), None)
 
 
 class _Reader:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Final, Self, get_args, get_origin
+from typing import Annotated, Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
@@ -34,7 +34,17 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from offhook.agents.config_source import ConfigError, Origin, Path, Problem, Source, dotted, read
+from offhook.agents.config_source import (
+    ConfigError,
+    Origin,
+    Path,
+    Problem,
+    Source,
+    dotted,
+    model_in,
+    plain_message,
+    read,
+)
 from offhook.gateway.config_sections import (
     DEFAULT_MAX_CALL_SECONDS,
     AgentConfig,
@@ -390,17 +400,9 @@ def _message(kind: str, loc: tuple[str | int, ...], text: str) -> str:
     if kind == "extra_forbidden":
         known = sorted(_fields(Config, loc[:-1]))
         return f"unknown key; {hint_of(str(loc[-1]), known)}" if known else "unknown key; remove it"
-    if kind == "missing":
-        return "is missing; add it"
     if kind == "value_error":
         return text.removeprefix("Value error, ")
-    if kind in ("string_type", "string_sub_type"):
-        return "must be text; put it in quotes"
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return "must be a mapping of keys and values"
-    if kind == "list_type":
-        return "must be a list: `- …` lines, or [a, b]"
-    return text[:1].lower() + text[1:]
+    return plain_message(kind, text)
 
 
 def _fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterator[str]:
@@ -414,15 +416,8 @@ def _fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterator[str]
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
         if isinstance(part, int) or part not in fields:
             continue
-        inner = _model_in(fields[str(part)].annotation)
+        inner = model_in(fields[str(part)].annotation)
         if inner is None:
             return
         model = inner
     yield from (field.alias or name for name, field in model.model_fields.items())
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model inside an annotation such as `list[Route]` or `Closed | None`."""
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for argument in get_args(annotation) if (found := _model_in(argument)) is not None), None)

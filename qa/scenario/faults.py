@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from offhook.agents.config_source import WRONG_SHAPE, Problem, Source, dotted, model_in, plain_message
 from offhook.agents.config_source import Path as At
-from offhook.agents.config_source import Problem, Source, dotted
-
-_WRONG_SHAPE: Final = frozenset({"model_type", "model_attributes_type", "dict_type"})
 
 _SAME: Final = 0.8
 """Likeness from which a word is surely the other one, misspelt."""
@@ -51,7 +49,7 @@ def _likely(lines: list[ErrorDetails], tree: Any) -> Iterator[ErrorDetails]:
             choices.values(),
             key=lambda found: (
                 max(len(line["loc"]) for line in found),
-                not any(line["type"] in _WRONG_SHAPE for line in found),
+                not any(line["type"] in WRONG_SHAPE for line in found),
             ),
         )
 
@@ -86,22 +84,13 @@ def _message(line: ErrorDetails, model: type[BaseModel], at: At) -> str:
     match line["type"]:
         case "extra_forbidden":
             return f"unknown key; {_hint(str(at[-1]), _model_at(model, at[:-1]))}"
-        case "missing":
-            return "is missing; add it"
-        case "string_type" | "string_sub_type":
-            return "must be text; put it in quotes"
-        case "list_type" | "tuple_type":
-            return "must be a list: `- …` lines, or [a, b]"
         case "bool_parsing" | "bool_type":
             return f"{line['input']!s} is neither true nor false"
         case "literal_error":
             return _choice(str(line["input"]), str(line.get("ctx", {}).get("expected", "")))
         case "string_pattern_mismatch" if at == ("name",):
             return "is a word of small letters, digits, `.`, `_` and `-`, such as greeting-after-hours"
-        case kind if kind in _WRONG_SHAPE:
-            return "must be a mapping of keys and values"
-    text = line["msg"]
-    return text[:1].lower() + text[1:]
+    return plain_message(line["type"], line["msg"])
 
 
 def _choice(said: str, expected: str) -> str:
@@ -119,7 +108,7 @@ def _hint(word: str, model: type[BaseModel] | None) -> str:
     known = _keys(model)
     close = get_close_matches(word, known, 1)
     for key, field in known.items():
-        inner = _model_in(field)
+        inner = model_in(field)
         if inner is not None and word in _keys(inner) and get_close_matches(word, close, 1, _SAME) == []:
             return f"it belongs below `{key}:`"
     if close:
@@ -137,12 +126,5 @@ def _model_at(model: type[BaseModel], at: At) -> type[BaseModel] | None:
     for part in at:
         if isinstance(part, int) or here is None:
             continue
-        here = _model_in(_keys(here).get(part))
+        here = model_in(_keys(here).get(part))
     return here
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model inside an annotation such as `list[Step]` or `Network | None`."""
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for argument in get_args(annotation) if (found := _model_in(argument)) is not None), None)
