@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,7 @@ from offhook.qa.report.junit import junit
 from offhook.qa.report.load_page import load_page
 from offhook.qa.report.markdown import load_summary, summary
 from offhook.qa.report.run_page import run_page
-from offhook.qa.running.folder import CALLS, write_run
+from offhook.qa.running.folder import CALLS, write_run, write_whole
 from offhook.qa.running.load import LoadReport
 from offhook.qa.running.result import CallReport, RunReport
 
@@ -36,7 +35,7 @@ def write_report(report: RunReport, folder: Path) -> None:
     for scenario in report.scenarios:
         for call in scenario.calls:
             files[call.scenario, call.number] = call_file(call.scenario, call.number)
-            _write(folder / files[call.scenario, call.number], _CALL.dump_json(call) + b"\n")
+            write_whole(folder / files[call.scenario, call.number], _CALL.dump_json(call) + b"\n")
     _text(folder / PAGE, run_page(report, files))
     _text(folder / JUNIT, junit(report))
     _text(folder / SUMMARY, summary(report))
@@ -45,7 +44,7 @@ def write_report(report: RunReport, folder: Path) -> None:
 def write_load(report: LoadReport, folder: Path) -> None:
     """Write load.json, load.html and load.md. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "load.json", _LOAD.dump_json(report, indent=1) + b"\n")
+    write_whole(folder / "load.json", _LOAD.dump_json(report, indent=1) + b"\n")
     _text(folder / "load.html", load_page(report))
     _text(folder / "load.md", load_summary(report))
 
@@ -57,11 +56,4 @@ def call_file(scenario: str, number: int) -> str:
 
 def _text(file: Path, text: str) -> None:
     """What cannot be UTF-8 becomes `?`."""
-    _write(file, text.encode("utf-8", "replace"))
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    fresh = file.with_name(file.name + ".new")
-    fresh.write_bytes(content)
-    os.replace(fresh, file)
+    write_whole(file, text.encode("utf-8", "replace"))

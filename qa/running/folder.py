@@ -84,10 +84,15 @@ def read_run(folder: Path) -> RunReport:
 def write_run(report: RunReport, folder: Path) -> Path:
     """Write run.json, whole or not at all."""
     file = folder / RUN_FILE
-    fresh = file.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(plain(asdict(report))) + b"\n")
-    os.replace(fresh, file)
+    write_whole(file, msgspec.json.encode(plain(asdict(report))) + b"\n")
     return file
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file, whole or not at all. Raises OSError."""
+    fresh = file.with_name(file.name + ".new")
+    fresh.write_bytes(content)
+    os.replace(fresh, file)
 
 
 def plain(value: Any) -> Any:
