@@ -15,7 +15,7 @@ from offhook.agents.config_source import Problem, Source
 from offhook.qa.running.arrivals import MAX_CALLS, expected
 from offhook.qa.scenario.load import Loaded, ScenarioError, expand, load, read_model
 from offhook.qa.scenario.model import Part, Text, _Number
-from offhook.qa.scenario.units import Duration, Limit, LimitOf
+from offhook.qa.scenario.units import Duration, Limit, LimitOf, in_unit
 
 FIGURES: Final = {
     "v2v_p50": "ms",
@@ -29,8 +29,6 @@ FIGURES: Final = {
     "failures": "%",
 }
 """What is known of a window of time, and its unit."""
-
-_SCALE: Final = {("ms", "s"): 1000.0, ("ms", "m"): 60_000.0}
 
 _RATE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*/\s*(s|m|h)\Z")
 _PER: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -70,11 +68,11 @@ def _converted(limits: dict[str, Limit]) -> dict[str, Limit]:
     found = {}
     for name, limit in limits.items():
         unit = FIGURES[name]
-        scale = 1.0 if limit.unit in ("", unit) else _SCALE.get((unit, limit.unit))
-        if scale is None:
+        try:
+            found[name] = in_unit(limit, unit)._replace(unit=unit)  # a bare number has no unit yet
+        except ValueError as error:
             message = f"{name} is in {unit}, and {limit.unit} is something else; write {limit.op}{limit.value:g}{unit}"
-            raise PydanticCustomError("figure", "{message}", {"message": message})
-        found[name] = Limit(limit.op, limit.value * scale, unit)
+            raise PydanticCustomError("figure", "{message}", {"message": message}) from error
     return found
 
 
