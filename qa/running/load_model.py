@@ -201,18 +201,6 @@ class LoadedPlan:
     "Of the plan and its scenarios; a `--set` of another name is a mistake."
 
 
-class _Asked(dict[str, str]):
-    """Variables that remember which names were looked for."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        super().__init__(values)
-        self.names: set[str] = set()
-
-    def __contains__(self, name: object) -> bool:
-        self.names.add(str(name))
-        return super().__contains__(name)
-
-
 def load_plan(path: str | Path, *, sets: Mapping[str, str] | None = None) -> LoadedPlan:
     """Read and check a plan and every scenario of its mix; variables go to both.
 
@@ -220,8 +208,7 @@ def load_plan(path: str | Path, *, sets: Mapping[str, str] | None = None) -> Loa
         ScenarioError: with every fault that was found, in whichever file.
     """
     path = Path(path)
-    asked = _Asked(sets or {})
-    plan, source = read_model(path, LoadPlan, sets=asked)
+    plan, source, asked = read_model(path, LoadPlan, sets=sets)
     scenarios, problems = [], []
     for number, part in enumerate(plan.mix):
         try:
@@ -230,8 +217,8 @@ def load_plan(path: str | Path, *, sets: Mapping[str, str] | None = None) -> Loa
             problems += error.problems
     if problems:
         raise ScenarioError(problems)
-    names = frozenset(asked.names).union(*(one.variables for one in scenarios))
-    return LoadedPlan(plan, path, tuple(scenarios), names)
+    variables = asked.union(*(one.variables for one in scenarios))
+    return LoadedPlan(plan, path, tuple(scenarios), variables)
 
 
 def _file_of(part: MixPart, path: Path, source: Source, number: int) -> Path:

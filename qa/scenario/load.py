@@ -129,14 +129,18 @@ def parse(text: str, path: str | Path = "scenario.yaml", *, sets: Mapping[str, s
     return _loaded(text, Path(path), sets or {})
 
 
-def read_model(path: str | Path, model: type[Model], *, sets: Mapping[str, str] | None = None) -> tuple[Model, Source]:
+def read_model(
+    path: str | Path, model: type[Model], *, sets: Mapping[str, str] | None = None
+) -> tuple[Model, Source, frozenset[str]]:
     """Read a file of another kind by the same rules, such as a plan for load.
+
+    Returns:
+        What the file says, where each part of it was written, and the names of the variables it asks for.
 
     Raises:
         ScenarioError: with every fault that was found.
     """
-    value, source, _ = _validated(_text_of(Path(path)), str(path), model, sets or {})
-    return value, source
+    return _validated(_text_of(Path(path)), str(path), model, sets or {})
 
 
 def suite_paths() -> dict[str, Path]:
@@ -175,7 +179,7 @@ def expand(names: Iterable[str | Path]) -> list[Path]:
 
 
 def _loaded(text: str, path: Path, sets: Mapping[str, str]) -> Loaded:
-    scenario, source, variables = _validated(text, str(path), Scenario, sets)
+    scenario, source, asked = _validated(text, str(path), Scenario, sets)
     problems = []
     for at, message in faults_in(scenario, path.parent):
         while at not in source.origins:  # a shorthand, which is written in one
@@ -183,7 +187,7 @@ def _loaded(text: str, path: Path, sets: Mapping[str, str]) -> Loaded:
         problems.append(Problem(source.origins[at], dotted(at), message))
     if problems:
         raise ScenarioError(_in_order(problems))
-    return Loaded(scenario, path, source, variables)
+    return Loaded(scenario, path, source, asked.union(scenario.vars))
 
 
 def _text_of(path: Path) -> str:
@@ -267,7 +271,7 @@ def _validated(
         raise ScenarioError(_in_order(problems)) from error
     if problems:
         raise ScenarioError(_in_order(problems))
-    return value, source, frozenset(values.asked | given.asked | set(defaults))
+    return value, source, frozenset(values.asked | given.asked)
 
 
 def _with_hint(problem: Problem, text: str) -> Problem:

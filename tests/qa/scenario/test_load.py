@@ -244,8 +244,9 @@ def test_other_kinds_of_file_by_the_same_rules(tmp_path: Path) -> None:
 
     path = tmp_path / "load.yaml"
     path.write_text("rate: ${rate}\n")
-    plan, source = read_model(path, Plan, sets={"rate": "4"})
+    plan, source, asked = read_model(path, Plan, sets={"rate": "4"})
     assert plan.rate == 4
+    assert asked == {"rate"}
     assert source.origin(("rate",)).line == 1
     with pytest.raises(ScenarioError, match=r"load.yaml:1:1: rate: input should be a valid integer"):
         read_model(path, Plan, sets={"rate": "x"})
