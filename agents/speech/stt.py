@@ -7,6 +7,7 @@ that sounds most like it, so the score decides whether to believe it; a dialogue
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import queue
 import subprocess
@@ -33,6 +34,9 @@ MIN_SCORE_LONG: Final = 0.40
 
 TIMEOUT: Final = 5.0
 """Seconds for one sentence; a child that needs more is replaced."""
+
+START: Final = 10.0
+"""Seconds for the first sentence of a child, which starts and loads its model for it; usually one."""
 
 MAX_SECONDS: Final = 15
 """Audio beyond this is left out: nobody answers a question that long."""
@@ -81,7 +85,14 @@ class Recognizer:
         """
         limit = MAX_SECONDS * 16_000
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._threads, self._ask, grammar, pcm[-limit:])
+        try:
+            answer = await loop.run_in_executor(self._threads, self._ask, grammar, pcm[-limit:])
+        except RecognizerFailed:
+            # A child in its place starts while the caller is asked to say it again. What becomes of that, the next
+            # sentence tells.
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                self._threads.submit(self._ask, grammar, b"")
+            raise
         if not answer.text or answer.score < least_score(len(answer.text.split())):
             return Heard("", answer.score, None)
         return Heard(answer.text, answer.score, grammar.parse(answer.text))
@@ -141,7 +152,7 @@ class _Child:
         head = msgspec.json.encode(request)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        alarm = threading.Timer(TIMEOUT, self._process.kill)
+        alarm = threading.Timer(TIMEOUT if self._taught else START, self._process.kill)
         alarm.start()
         try:
             self._process.stdin.write(FRAME.pack(len(head), len(pcm)) + head + pcm)
