@@ -69,6 +69,12 @@ class Store:
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._engine: AsyncEngine | None = None
         self._folds: OrderedDict[str, CallFold] = OrderedDict()
+        # Statements are made once: each is hundreds of objects in cycles, which the collector would have to find.
+        insert = sqlite.insert if self._sqlite else postgresql.insert
+        self._add_events = insert(EVENTS).on_conflict_do_nothing()
+        upsert = insert(CALLS)
+        columns = {name: upsert.excluded[name] for name in _COLUMNS if name != "id"}
+        self._write_calls = upsert.on_conflict_do_update(index_elements=["id"], set_=columns)
         self._migrated = False
         self.skipped = 0
         "Events that the database refused for good; each is logged."
@@ -210,14 +216,8 @@ class Store:
                 row["call_id"] = row.pop("call")
                 new.append(row)
         if new:
-            insert = sqlite.insert if self._sqlite else postgresql.insert
-            await connection.execute(insert(EVENTS).on_conflict_do_nothing(), new)
-            upsert = insert(CALLS)
-            columns = {name: upsert.excluded[name] for name in _COLUMNS if name != "id"}
-            await connection.execute(
-                upsert.on_conflict_do_update(index_elements=["id"], set_=columns),
-                [fold.record.columns() for fold in touched.values()],
-            )
+            await connection.execute(self._add_events, new)
+            await connection.execute(self._write_calls, [fold.record.columns() for fold in touched.values()])
         return len(new), touched
 
     async def _load_folds(self, connection: AsyncConnection, call_ids: set[str], node: str) -> None:
@@ -227,11 +227,9 @@ class Store:
             self._folds[call_id] = CallFold(CallRecord(call_id, node=node))
         if not missing:
             return
-        nodes = sa.select(CALLS.c.id, CALLS.c.node).where(CALLS.c.id.in_(missing))
-        for row in await connection.execute(nodes):
+        for row in await connection.execute(_NODES, {"ids": missing}):
             self._folds[row.id].record.node = row.node
-        events = sa.select(EVENTS).where(EVENTS.c.call_id.in_(missing)).order_by(EVENTS.c.call_id, EVENTS.c.seq)
-        for row in await connection.execute(events):
+        for row in await connection.execute(_EVENTS_OF, {"ids": missing}):
             self._folds[row.call_id].apply(_entry(row))
 
     # --- reading
@@ -481,6 +479,14 @@ def _read_batch(path: Path, offset: int) -> tuple[list[Entry], int]:
 
 
 _COLUMNS: Final = tuple(item.name for item in fields(CallRecord))
+
+_NODES: Final = sa.select(CALLS.c.id, CALLS.c.node).where(CALLS.c.id.in_(sa.bindparam("ids", expanding=True)))
+
+_EVENTS_OF: Final = (
+    sa.select(EVENTS)
+    .where(EVENTS.c.call_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(EVENTS.c.call_id, EVENTS.c.seq)
+)
 
 
 def _record(row: Any) -> CallRecord:
