@@ -120,7 +120,11 @@ class AgentSession(AgentCall):
                     await agent.on_over(reason)
             except Exception as error:  # too late to tell the caller; the record still gets it
                 self._wire.event(link.Note("on_over_failed", {"error": f"{type(error).__name__}: {error}"}))
+            # Else the agent's code and we would hold each other, until the garbage collector comes by.
+            self.agent = None
+            del self._task
         self._on_done()
+        del self._wire, self._on_done
 
     # --- audio formats
 
@@ -214,6 +218,7 @@ class AgentSession(AgentCall):
     def _close(self) -> None:
         if self._vad is not None:
             self._vad.close()
+            self._vad = None
         for utterance in self._utterances.values():
             utterance._end(link.UtteranceEnded(utterance.id, "dropped", 0, 0))
         self._utterances.clear()

@@ -239,6 +239,7 @@ async def test_after_the_end_nothing_is_sent_and_waits_are_over(start: Start) ->
             self.over = reason
 
     session, gateway = start(Patient)
+    agent = session.agent
     session.receive(link.Answered())
     await settle()
     utterance = session.speak(L16_8K.silence)
@@ -252,7 +253,7 @@ async def test_after_the_end_nothing_is_sent_and_waits_are_over(start: Start) ->
     session.note("x")
     session.stream(L16_8K.silence)
     assert gateway.events == before
-    assert session.agent.over == "caller_hangup"  # type: ignore[union-attr]
+    assert agent.over == "caller_hangup"  # type: ignore[union-attr]
 
 
 async def test_a_failing_farewell_is_noted(start: Start) -> None:
