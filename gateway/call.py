@@ -89,8 +89,7 @@ class Call:
         self._playout: Playout | None = None
         self._beds = CallBeds(board.sounds)
         self._departure: Departure | None = None
-        self._waiting_to_depart = False
-        self._transferring = False
+        self._waiting_to_depart = self._transferring = False
         self._turns = Turns(partial(board.turn, self))
         self._caller_voice = CallerVoice()
         self._timers: list[asyncio.TimerHandle] = []
@@ -509,8 +508,7 @@ class Call:
             self._conclude(departure)
 
     async def _transfer(self, departure: Departure) -> None:
-        answer = DialAnswer(departure.to, caller_id=self.incoming.to_number)
-        self.after = answer
+        self.after = answer = DialAnswer(departure.to, caller_id=self.incoming.to_number)
         self._transferring = True
         id, after_url = self.incoming.carrier_call_id, self._board.after_url(self.provider)
         order = self.provider.control.transfer(id, answer, fetch_url=after_url)
@@ -597,3 +595,5 @@ class Call:
             self.answer.set_result(HangUpAnswer())
         self.over.set_result(reason)
         self._board.call_ended(self, reason)
+        self._playout = None  # else the two would wait for the garbage collector, in whose pauses no packet leaves
+        self._turns.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from offhook.agents import link
 from offhook.gateway.call_state import CallState
@@ -17,7 +18,13 @@ class Keys:
     """The keys of one call."""
 
     def __init__(self, call: Call, board: Switchboard) -> None:
-        self._call, self._board = call, board
+        self._owner, self._board = ref(call), board
+
+    @property
+    def _call(self) -> Call:
+        call = self._owner()
+        assert call is not None, "it owns this"
+        return call
 
     def press(self, digits: str) -> None:
         """Play these to the caller, or tell the agent why not."""

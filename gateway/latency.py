@@ -207,6 +207,11 @@ class Turns:
         self._turns.clear()
         self._over.clear()
 
+    def close(self) -> None:
+        """The call is over: nothing is reported any more, and whoever was told is let go of."""
+        self.forget()
+        self._report = _nobody
+
     def _look(self, utterance: int) -> None:
         turn, sent = self._turns.get(utterance), self._sent.get(utterance)
         if turn is None or sent is None or not (sent.heard or utterance in self._over):
@@ -214,6 +219,10 @@ class Turns:
         del self._turns[utterance], self._sent[utterance]
         self._over.discard(utterance)
         self._report(turn, sent)
+
+
+def _nobody(turn: Turn, sent: Sent) -> None:
+    """Is told of turns after the end."""
 
 
 def voice_onset(frame: bytes, format: AudioFormat) -> float | None:

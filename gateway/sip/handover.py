@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 from offhook.providers.base import CarrierRefused
 from offhook.providers.sip.core import IllegalStep
@@ -31,11 +32,17 @@ class Handover:
     """Of one leg."""
 
     def __init__(self, leg: SipLeg) -> None:
-        self._leg = leg
+        self._owner = ref(leg)
         self._loop = asyncio.get_running_loop()
         self._refer: asyncio.Future[int] | None = None
         self._consult: SipLeg | None = None
         "To the target of an attended transfer, until the transfer is done or given up."
+
+    @property
+    def _leg(self) -> SipLeg:
+        leg = self._owner()
+        assert leg is not None, "it owns this"
+        return leg
 
     async def transfer(self, to: str) -> None:
         """Hand the caller over.

@@ -564,4 +564,5 @@ class SipLeg:
         self.rtp.close()
         if self._outcome is not None and not self._outcome.done():
             self._outcome.set_result(None)
+        self.call = None  # else both would wait for the garbage collector, in whose pauses no packet leaves
         self.service.ended(self)

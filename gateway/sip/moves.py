@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 from offhook.gateway.numbers import matches
 from offhook.providers.sip.events import Answered, Ended, Progressed, ReferReceived, Refused, UaEvent
@@ -32,13 +33,19 @@ class Moves:
     """Of one leg."""
 
     def __init__(self, leg: SipLeg) -> None:
-        self._leg = leg
+        self._owner = ref(leg)
         self._loop = asyncio.get_running_loop()
         self.successor: InviteSession | None = None
         "The call that a REFER asked for, until it is answered."
         self._media: MediaNegotiator | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+
+    @property
+    def _leg(self) -> SipLeg:
+        leg = self._owner()
+        assert leg is not None, "it owns this"
+        return leg
 
     def referred(self, event: ReferReceived) -> None:
         """The peer asks us to call somebody else instead of it."""

@@ -211,6 +211,7 @@ class RtpLeg(MediaStream):
             if sock is not None:
                 self._clock.sockets.discard(sock)
         self._rtp = self._rtcp = None
+        self.on_events = _nobody
         self._pair.close(now)
 
     def tick(self, now: float) -> None:
@@ -245,4 +246,4 @@ class RtpLeg(MediaStream):
 
 
 def _nobody(events: Sequence[StreamEvent], now: float) -> None:
-    """Until somebody listens."""
+    """Until somebody listens, and after the end."""

@@ -37,6 +37,7 @@ class Errand:
         "fallback",
         "hop",
         "id",
+        "keeps",
         "lingers",
         "next_number",
         "on_response",
@@ -62,6 +63,8 @@ class Errand:
         self.fallback: Hop | None = None
         "Where to send it when it cannot be delivered to `hop`."
         self.id = 0
+        self.keeps: object = None
+        "What must be there when the response comes, and nobody else may hold by then."
         self.lingers = False
         "An INVITE that was accepted: more 2xx may come."
         self.ack: tuple[Request, Hop] | None = None

@@ -48,13 +48,8 @@ class IncomingSession(InviteSession):
         self._number = request.cseq.number
         can = "100rel" in request.options("Supported")
         self._must_arrive = "100rel" in request.options("Require") or (reliable == "required" and can)
-        self._reliable = ReliableSender(
-            core.timers,
-            self._transmit,
-            self._no_prack,
-            number=core.rng.randint(1, FIRST_RSEQ),
-            t1=core.t1,
-        )
+        self._reliable: ReliableSender | None = None
+        "From the first provisional response that must arrive to the end of the call."
         self._ring_timer: Timer | None = None
         self._rung: tuple[int, bytes | None, list[tuple[str, str]]] | None = None
         self._deferred: tuple[bytes, list[tuple[str, str]]] | None = None
@@ -89,6 +84,9 @@ class IncomingSession(InviteSession):
                 # Reliable, so this settles the first offer; what follows need not and must not make another.
                 offers.pending = "" if offers.pending == "theirs" else "ours"
                 offers.local_sdp = sdp
+            if self._reliable is None:
+                core, first = self._core, self._core.rng.randint(1, FIRST_RSEQ)
+                self._reliable = ReliableSender(core.timers, self._transmit, self._no_prack, number=first, t1=core.t1)
             self._reliable.send(self._response(status, "", headers, sdp), now)
         if self._ring_timer is not None:
             self._ring_timer.cancel()
@@ -106,7 +104,7 @@ class IncomingSession(InviteSession):
         if self._ring_timer is not None:
             self._ring_timer.cancel()
         self._rung = None
-        if self._reliable.pending:
+        if self._reliable is not None and self._reliable.pending:
             self._deferred = sdp, fields  # RFC 3262 section 3: the 2xx waits for the PRACK
         else:
             self._answer(sdp, fields, now)
@@ -190,7 +188,7 @@ class IncomingSession(InviteSession):
         self._end(Cancelled(self, request.headers), now)
 
     def _on_prack(self, tx: ServerTransaction, request: Request, now: float) -> None:
-        if not self._reliable.acknowledged(request, self._number, now):
+        if self._reliable is None or not self._reliable.acknowledged(request, self._number, now):
             self._core.reply(tx, 481, now=now)
             return
         self.offers.on_prack(tx, request, now)
@@ -234,7 +232,9 @@ class IncomingSession(InviteSession):
         if self._ring_timer is not None:
             self._ring_timer.cancel()
         self._rung = self._deferred = None
-        self._reliable.stop()
+        if self._reliable is not None:
+            self._reliable.stop()
+            self._reliable = None
 
     def _close(self, now: float) -> None:
         super()._close(now)

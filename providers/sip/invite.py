@@ -285,6 +285,7 @@ class InviteSession:
         dialog = dialog or self.dialog
         hop = self._core.hop_for(dialog)
         errand = Errand(request, hop, on_response, next_number=dialog.next_number, credentials=self._credentials)
+        errand.keeps = self
         if hop.reliable:
             # The connection may be gone: then a new one to where the URI points.
             direct = next_hop(dialog.next_uri, dialog.hop, reuse=False)

@@ -15,6 +15,7 @@ What the owner wants to offer meanwhile waits, and replaces what waited before.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
+from weakref import ref
 
 from offhook.providers.sip.core import Core, IllegalStep
 from offhook.providers.sip.errand import Errand
@@ -45,7 +46,7 @@ class Offers:
         self.local_sdp: bytes | None = None
         "Our description as last agreed or offered; what a refresh repeats."
         self.remote_sdp: bytes | None = None
-        self._session, self._core = session, core
+        self._owner, self._core = ref(session), core
         self._errand: Errand | None = None
         self._is_refresh = False
         self._sent: bytes | None = None
@@ -53,6 +54,12 @@ class Offers:
         self._pause: Timer | None = None
         self._tx: ServerTransaction | None = None
         self._unacked: tuple[int, Repeater] | None = None
+
+    @property
+    def _session(self) -> InviteSession:
+        session = self._owner()
+        assert session is not None, "it owns this"
+        return session
 
     # --- ours -----------------------------------------------------------------------------
 

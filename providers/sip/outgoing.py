@@ -66,7 +66,7 @@ class OutgoingSession(InviteSession):
         self._farewell: list[tuple[str, str]] = []
         if sdp is not None:
             self.offers.pending, self.offers.local_sdp = "ours", sdp
-        self._errand = self._send_invite(request, now)
+        self._errand: Errand | None = self._send_invite(request, now)
         core.sessions[self.id] = self
 
     def _send_invite(self, request: Request, now: float) -> Errand:
@@ -87,7 +87,8 @@ class OutgoingSession(InviteSession):
             return
         self._farewell = checked(headers, reason)
         self._take("hang up")
-        self._errand.credentials = None
+        if self._errand is not None:
+            self._errand.credentials = None
         self._stop(now)
         self._cancel(now)
         self._core.emit(Ended(self, self._us, reason, None))
@@ -229,7 +230,7 @@ class OutgoingSession(InviteSession):
 
     def _cancel(self, now: float) -> None:
         """Send the CANCEL, unless nothing has come back yet (section 9.1)."""
-        tx = self._errand.tx
+        tx = self._errand.tx if self._errand is not None else None
         if tx is not None and tx.state is TxState.PROCEEDING and not tx.cancelled:
             try:
                 self._core.transactions.cancel(tx, now, self._farewell)
@@ -243,4 +244,5 @@ class OutgoingSession(InviteSession):
 
     def _close(self, now: float) -> None:
         super()._close(now)
+        self._errand = None
         self._part_forks(now)

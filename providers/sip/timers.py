@@ -110,6 +110,7 @@ class Repeater:
         """The peer has it."""
         self._timer.cancel()
         self._deadline.cancel()
+        self._send = _nothing
 
     def _again(self, now: float) -> None:
         self._send(now)
@@ -118,7 +119,11 @@ class Repeater:
 
     def _expire(self, give_up: Action) -> Action:
         def expire(now: float) -> None:
-            self._timer.cancel()
+            self.stop()
             give_up(now)
 
         return expire
+
+
+def _nothing(now: float) -> None:
+    """Left to a repeater that has been stopped: what it sent belongs to a call, which may belong to it."""

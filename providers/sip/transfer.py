@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import ref
 
 from offhook.providers.sip.core import Core, Fields, IllegalStep, checked
 from offhook.providers.sip.errand import Errand
@@ -93,13 +94,19 @@ class Transfer:
     """The REFERs of one session."""
 
     def __init__(self, session: InviteSession, core: Core) -> None:
-        self._session, self._core = session, core
+        self._owner, self._core = ref(session), core
         self._waits = self._referred = False
         self._alarm: Timer | None = None
         self._asked: list[ServerTransaction] = []
         self._event = ""
         "The Event of our reports; empty: none are owed."
         self._accepted = 0
+
+    @property
+    def _session(self) -> InviteSession:
+        session = self._owner()
+        assert session is not None, "it owns this"
+        return session
 
     # --- ours -----------------------------------------------------------------------------
 
