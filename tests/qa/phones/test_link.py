@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes.operators import Acting, listen
+from fakes.operators import Acting, listen, punctual
 from fakes.served import free_port
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -133,8 +133,8 @@ async def test_the_caller_is_heard_and_echoed_live() -> None:
         yield from self.until(lambda: False, 0.4, line)
 
     async with agent(echo) as to:
-        log = await call(to, Acting(act))
-        slow = await call(to, Acting(act), media={"network": {"delay": "50ms"}})
+        log = await punctual(lambda: call(to, Acting(act)))
+        slow = await punctual(lambda: call(to, Acting(act), media={"network": {"delay": "50ms"}}))
     [said], [heard] = speech_spans(log.caller), speech_spans(log.agent)
     assert heard.seconds == pytest.approx(0.5, abs=0.011)
     assert heard.start - said.start == pytest.approx(0.02, abs=0.02)
