@@ -45,7 +45,10 @@ class MediaWebSocketProtocol(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         extensions: dict[str, Any] = self.scope["extensions"]
         extensions[EXTENSION] = self
-        await super().run_asgi()
+        try:
+            await super().run_asgi()
+        finally:
+            del extensions[EXTENSION]
 
     def attach(self, on_message: Callable[[bytes, bool], None]) -> asyncio.Future[int]:
         """Hand every further message to `on_message(data, is_text)`.
@@ -117,6 +120,7 @@ class MediaWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._on_message is not None and not self._gone.done():
             received = self.conn.close_rcvd
             self._gone.set_result(received.code if received is not None else 1006)
+        self._on_message = None  # it holds the call, which holds this
 
 
 class DeadlineHttpProtocol(HttpToolsProtocol):
@@ -140,6 +144,10 @@ class DeadlineHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]  # they hold each other
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
