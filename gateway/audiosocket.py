@@ -163,6 +163,7 @@ class AudioSocketConnection(asyncio.Protocol):
             # Asterisk closes while our frames are on their way, which makes its close a reset.
             orderly = exc is None or isinstance(exc, ConnectionResetError | BrokenPipeError)
             self._line.lost(NORMAL if orderly else ABNORMAL)
+            self._line = None  # it holds the call, which holds this
 
     # --- the clock's side
 

@@ -79,8 +79,7 @@ def run(config: Config) -> int:
 
 
 COLLECT: Final = (10_000, 3, 60)
-"""When garbage is collected. An ended call leaves some 140 objects in cycles; at a hundred calls a second they are
-swept up every two seconds, in some 20 ms (Python's usual factor of 10 for the second number makes it 75). A full
+"""When garbage is collected. An ended call leaves none, so this is for agents in this process and for libraries. A full
 collection walks all that calls hold, 60 ms for 300 of them, in which no packet leaves: after some thousand calls."""
 
 
