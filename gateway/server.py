@@ -78,9 +78,10 @@ def run(config: Config) -> int:
         close_logs()
 
 
-COLLECT: Final = (10_000, 3, 60)
-"""When garbage is collected. An ended call leaves none, so this is for agents in this process and for libraries. A full
-collection walks all that calls hold, 60 ms for 300 of them, in which no packet leaves: after some thousand calls."""
+COLLECT: Final = (2_000, 5, 300)
+"""When garbage is collected. An ended call leaves none, so this is for agents in this process and for libraries: often
+and little at a time, a millisecond for what three calls hold. A full collection walks all calls, 60 ms for 300 of them,
+in which no packet leaves: after some ten thousand calls."""
 
 
 class Gateway:
