@@ -233,10 +233,7 @@ class PlayingGateway:
         info = link.CallInfo("c1", "+15550001", "+15550100", "twilio")
         offer = link.Offer(info, "a", settings, "pcmu/8000", history=list(history))
         self.session = AgentSession(offer, agent_class, self, vad=self.vad)
-
-    @property
-    def agent(self) -> Any:
-        return self.session.agent
+        self.agent: Any = self.session.agent  # the session lets go of it at the end
 
     def event(self, message: link.FromAgent) -> None:
         self.events.append(message)
