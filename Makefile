@@ -54,6 +54,7 @@ test: $(VENV)/.ready-dev check ## everything: style, types, every test
 test-slow: $(VENV)/.ready-dev ## the tests that take minutes
 	@deploy/bootstrap.sh system $(FOR_SLOW_TESTS)
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) -m "hypothesis and not slow" --hypothesis-profile=default $(ARGS)
 
 check: $(VENV)/.ready-dev .links/offhook ## style (ruff) and types (mypy --strict)
 	@$(BIN)/ruff check

@@ -27,6 +27,10 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
+
+settings.register_profile("steady", derandomize=True)
+settings.load_profile("steady")  # the same examples every time; `make test-slow` looks for others
 
 LEAK_GRACE = 2.0
 """Seconds that what a test closed may take to be gone: threads join, children are reaped, sockets linger."""

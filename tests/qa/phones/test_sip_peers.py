@@ -116,7 +116,9 @@ async def test_keys_and_hold_and_encryption_with_a_telephone(tmp_path: Path) -> 
     assert sound.part(0.3, 0.7).level() == pytest.approx(LEVEL, abs=1)
     assert sound.part(1.1, 1.35).level() < -60, "it says nothing while it is held"
     assert sound.part(1.8, 2.3).level() == pytest.approx(LEVEL, abs=1)
-    assert not [fault for fault in log.faults if "SRTP:" not in fault]
+    # baresip takes new keys with every re-INVITE: what it sends just then, protected or not yet, nobody can read.
+    changing = ("SRTP:", "RTCP: unable to perform desired validation")
+    assert not [fault for fault in log.faults if not any(text in fault for text in changing)]
 
 
 @needs_baresip
