@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from offhook.qa.phones.base import Phone, Unable, Way
-from offhook.qa.scenario.model import Target
+from offhook.qa.scenario.model import Scenario, Target
 
 ENVIRONMENT: Final = {
     "auth_token": "OFFHOOK_QA_AUTH_TOKEN",
@@ -66,6 +66,16 @@ def way_of(to: str) -> Way:
     elif not rest.strip("/"):
         raise Unable(f"target {to[:200]!r} has no host; write {scheme}:user@host:port")
     return WAYS[scheme]
+
+
+def unmet(scenario: Scenario) -> str:
+    """What a scenario needs that its target is not; empty: nothing. Raises Unable, as `way_of`."""
+    way = way_of(scenario.target.to)
+    ways = {need for need in scenario.requires if need != "stt"}
+    have = {way} | ({"carrier"} if way in ("twilio", "plivo") else set())
+    if ways and not ways & have:
+        return f"needs a target of {' or '.join(sorted(ways))}; this is {way}"
+    return ""
 
 
 def open_phone(

@@ -27,7 +27,7 @@ from typing import Any, Final, Protocol
 
 from offhook.qa.caller.script import prepare
 from offhook.qa.phones.base import Unable
-from offhook.qa.phones.targets import open_phone
+from offhook.qa.phones.targets import open_phone, unmet
 from offhook.qa.running.arrivals import Arrival, arrivals
 from offhook.qa.running.knee import (
     Knee,
@@ -42,7 +42,6 @@ from offhook.qa.running.load_figures import Figures, PartReport, ProcessReport
 from offhook.qa.running.load_model import LoadedPlan
 from offhook.qa.running.load_worker import Batch, Job, LoadWorker, OpenPhone, Tell, serve
 from offhook.qa.running.result import Verdict, this_machine
-from offhook.qa.running.run import unmet
 from offhook.qa.running.statistics import Spread
 from offhook.qa.running.target_cpu import TargetCpu
 from offhook.qa.scenario.model import Scenario

@@ -29,7 +29,7 @@ from offhook.qa.caller.script import Script, ScriptError, prepare
 from offhook.qa.measuring.packets import percentile
 from offhook.qa.measuring.speech import Recogniser
 from offhook.qa.phones.base import CallOrder, Phone, Unable, Unreachable
-from offhook.qa.phones.targets import open_phone, way_of
+from offhook.qa.phones.targets import open_phone, unmet
 from offhook.qa.running.evidence import Evidence, Keep, judge_call
 from offhook.qa.running.result import COUNTED, CallReport, Finding, RunReport, ScenarioReport, Verdict, this_machine
 from offhook.qa.running.statistics import gathered, pass_power
@@ -139,16 +139,6 @@ def _examiner() -> None:
     """The process that measures yields to calling; it ends when its parent says so, and not by itself at Ctrl-C."""
     os.nice(NICE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def unmet(scenario: Scenario) -> str:
-    """What a scenario needs that its target is not; empty: nothing."""
-    way = way_of(scenario.target.to)
-    ways = {need for need in scenario.requires if need != "stt"}
-    have = {way} | ({"carrier"} if way in ("twilio", "plivo") else set())
-    if ways and not ways & have:
-        return f"needs a target of {' or '.join(sorted(ways))}; this is {way}"
-    return ""
 
 
 class Run:
